@@ -1,0 +1,1 @@
+"""The command line, later the HTTP API and the web pages."""

@@ -1,0 +1,1 @@
+"""The vocabulary: events, envelope, email, account, receipt, errors."""

@@ -1,0 +1,1 @@
+"""Subject, text and HTML of every kind, in English and French."""
