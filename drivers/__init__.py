@@ -1,1 +1,1 @@
-"""One file per way of sending."""
+"""Ways of sending, one file each."""

@@ -1,1 +1,1 @@
-"""Typed configuration and the logging set-up."""
+"""Typed configuration and logging set-up."""

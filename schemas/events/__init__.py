@@ -1,1 +1,1 @@
-"""One file per kind of event."""
+"""The kinds of event, one file each."""

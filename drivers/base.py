@@ -1,0 +1,93 @@
+"""What every driver is: one method that makes one attempt. The core knows no more of a driver than this file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import ClassVar, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from postier.schemas.email import Email, Mailbox
+from postier.schemas.errors import DeliveryError
+from postier.schemas.receipt import Receipt
+
+
+class DriverOptions(BaseModel):
+    """Base of every driver's typed options: frozen, and an unknown or missing key is an error that names it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+OptionsT = TypeVar("OptionsT", bound=DriverOptions)
+Result = Receipt | DeliveryError
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What a driver may need from outside. Everything has a default that works without postier around it.
+
+    `resolve(host, port)` returns the addresses that may be connected to, as `(address, port)` pairs in order of
+    preference; it raises Unreachable for a host that does not resolve and SenderRefused for one the egress guard forbids.
+    `clock` is monotonic seconds. `idle_sessions` is how many idle connections this process may keep for the account.
+    """
+
+    resolve: Callable[[str, int], list[tuple[str, int]]] | None = None
+    clock: Callable[[], float] = time.monotonic
+    idle_sessions: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class CheckStep:
+    """One step of `Driver.check`: what was tried, how it went, how long it took, and what to do about it.
+
+    `words` are the server's own; `advice` is one sentence for a person, empty when the step passed.
+    """
+
+    name: Literal["options", "resolve", "connect", "tls", "greeting", "login", "sender", "test_mail"]
+    ok: bool
+    seconds: float
+    words: str = ""
+    advice: str = ""
+    details: dict[str, str] = field(default_factory=dict)
+
+
+class Driver(Generic[OptionsT]):
+    """Sends mail for one account. Instances are shared by threads and live as long as the account's settings.
+
+    `announces_handover` says that `send` calls `email.handing_over()` itself right before the provider may own the mail;
+    otherwise the caller does so before `send`.
+    """
+
+    Options: ClassVar[type[DriverOptions]] = DriverOptions
+    announces_handover: ClassVar[bool] = False
+
+    def __init__(self, options: OptionsT, *, sender: Mailbox, ports: Ports | None = None) -> None:
+        self.options = options
+        self.sender = sender
+        self.ports = ports or Ports()
+
+    def send(self, email: Email) -> Receipt:
+        """Make one attempt. Returns the receipt or raises a DeliveryError, nothing else; never retries, never logs."""
+        raise NotImplementedError
+
+    def converse(self, emails: Iterable[Email]) -> Iterator[tuple[Email, Result]]:
+        """Send several mails one after the other; yields each one's result before the next one's body leaves.
+
+        Drivers that can pipeline override this. `emails` is consumed lazily; when it ends, the conversation ends.
+        """
+        for email in emails:
+            try:
+                if not self.announces_handover:
+                    email.handing_over()
+                yield email, self.send(email)
+            except DeliveryError as error:
+                yield email, error
+
+    def check(self, *, test_recipient: str | None = None) -> Iterator[CheckStep]:
+        """Try the account step by step without any cache; stops after the first failed step."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Give back what the driver holds (connections). Calling twice is safe."""

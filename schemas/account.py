@@ -1,0 +1,175 @@
+"""Accounts, tenants and the registry that holds them: the configured ways to send and who may use them."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from postier.schemas.address import Address
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
+Priority = Literal["urgent", "bulk"]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Sender(_Settings):
+    """The From identity: an address and the name shown with it."""
+
+    address: Address
+    name: str = Field(default="", max_length=128)
+
+
+class Limits(_Settings):
+    """What an account may do; None means no limit of that kind.
+
+    Rates count mails per second and per minute. `per_hour` and `per_day` are counted windows; the day starts at
+    `day_resets_at` (HH:MM) in `timezone` (IANA name). `counts` says whether those two count mails or recipients.
+    `max_connections` caps conversations in progress over all workers; `max_recipients` caps one mail's recipients.
+    """
+
+    per_second: float | None = Field(default=None, gt=0, le=10_000)
+    per_minute: float | None = Field(default=None, gt=0, le=600_000)
+    per_hour: int | None = Field(default=None, gt=0)
+    per_day: int | None = Field(default=None, gt=0)
+    day_resets_at: Annotated[str, StringConstraints(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] = "00:00"
+    timezone: str = "UTC"
+    counts: Literal["mails", "recipients"] = "mails"
+    max_connections: int = Field(default=8, gt=0, le=10_000)
+    max_recipients: int = Field(default=50, gt=0, le=10_000)
+
+
+class Brand(_Settings):
+    """How the mail looks: name, logo (https URL) and accent colour (#rrggbb)."""
+
+    name: str = Field(default="", max_length=128)
+    logo_url: str = Field(default="", max_length=2048, pattern=r"^(https://[^\s\"'<>]+)?$")
+    colour: str = Field(default="#1f4e79", pattern=r"^#[0-9a-fA-F]{6}$")
+
+
+class Account(_Settings):
+    """A configured way to send. `tenant` None means it belongs to the instance and any tenant may be routed to it.
+
+    `driver` is a built-in name, an entry point of `postier.drivers`, or `package.module:Class`. `options` are checked by
+    the driver; secrets among them are references (`env:NAME`, `file:PATH`) or sealed text, never plain at rest.
+    `fallback` names the account that takes over as `overflow` says.
+    """
+
+    name: Name
+    tenant: Name | None = None
+    driver: str = Field(min_length=1, max_length=255)
+    sender: Sender
+    reply_to: Address | None = None
+    options: dict[str, Any] = Field(default_factory=dict, repr=False)
+    limits: Limits = Limits()
+    fallback: Name | None = None
+    overflow: Literal["never", "parked", "slow"] = "parked"
+    locale: Literal["en", "fr"] = "en"
+    brand: Brand = Brand()
+    untested: bool = False
+
+
+class Form(_Settings):
+    """A contact form of a tenant: where its messages go, and how many it may send."""
+
+    recipients: tuple[Address, ...] = Field(min_length=1, max_length=20)
+    label: str = Field(default="", max_length=128)
+    account: Name | None = None
+    per_hour: int = Field(default=60, gt=0)
+
+
+_HOST = re.compile(r"^(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9-]{2,63}$")
+
+
+class Tenant(_Settings):
+    """Whose mail it is. Links in its events may only point to `allowed_hosts` (`*.` in front allows subdomains)."""
+
+    name: Name
+    allowed_hosts: tuple[str, ...] = ()
+    default_account: Name | None = None
+    rules: dict[str, Name] = Field(default_factory=dict)
+    forms: dict[str, Form] = Field(default_factory=dict)
+    locale: Literal["en", "fr"] | None = None
+    contact_per_hour: int = Field(default=300, gt=0)
+
+    @model_validator(mode="after")
+    def _hosts_are_host_names(self) -> Tenant:
+        for host in self.allowed_hosts:
+            if not _HOST.match(host):
+                raise ValueError(f"allowed_hosts: {host!r} is not a lower-case host name")
+        return self
+
+
+class Registry(_Settings):
+    """All accounts and tenants, checked against each other."""
+
+    default_account: Name | None = None
+    accounts: dict[str, Account] = Field(default_factory=dict)
+    tenants: dict[str, Tenant] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_come_from_the_keys(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            value = dict(value)
+            for table in ("accounts", "tenants"):
+                rows = value.get(table)
+                if isinstance(rows, dict):
+                    value[table] = {
+                        key: {"name": key, **row} if isinstance(row, dict) else row for key, row in rows.items()
+                    }
+        return value
+
+    @model_validator(mode="after")
+    def _references_exist(self) -> Registry:
+        def known(name: str | None, where: str, tenant: str | None = None) -> None:
+            if name is None:
+                return
+            account = self.accounts.get(name)
+            if account is None:
+                raise ValueError(f"{where}: no account is named {name!r}")
+            if account.tenant is not None and account.tenant != tenant:
+                raise ValueError(f"{where}: account {name!r} belongs to tenant {account.tenant!r}")
+
+        known(self.default_account, "default_account")
+        for account in self.accounts.values():
+            known(account.fallback, f"accounts.{account.name}.fallback", account.tenant)
+            if account.tenant is not None and account.tenant not in self.tenants:
+                raise ValueError(f"accounts.{account.name}.tenant: no tenant is named {account.tenant!r}")
+            self._refuse_fallback_loop(account)
+        for tenant in self.tenants.values():
+            known(tenant.default_account, f"tenants.{tenant.name}.default_account", tenant.name)
+            for kind, name in tenant.rules.items():
+                known(name, f"tenants.{tenant.name}.rules.{kind}", tenant.name)
+            for form_id, form in tenant.forms.items():
+                known(form.account, f"tenants.{tenant.name}.forms.{form_id}.account", tenant.name)
+        return self
+
+    def _refuse_fallback_loop(self, account: Account) -> None:
+        seen = {account.name}
+        current = account
+        while current.fallback is not None:
+            if current.fallback in seen:
+                raise ValueError(f"accounts.{account.name}.fallback: the fallbacks form a loop")
+            seen.add(current.fallback)
+            current = self.accounts[current.fallback]
+
+    def route(self, *, tenant: str, kind: str, account: str | None = None, form_account: str | None = None) -> Account:
+        """The account an event leaves by: its own wish, the tenant's rule, the tenant's default, the instance's default.
+
+        Raises LookupError with a reason for people when there is none, or when it is another tenant's.
+        """
+        owner = self.tenants.get(tenant)
+        if owner is None:
+            raise LookupError(f"no tenant is named {tenant!r}")
+        name = account or form_account or owner.rules.get(kind) or owner.default_account or self.default_account
+        if name is None:
+            raise LookupError(f"tenant {tenant!r} has no account for {kind!r} and there is no default account")
+        chosen = self.accounts.get(name)
+        if chosen is None or (chosen.tenant is not None and chosen.tenant != tenant):
+            raise LookupError(f"tenant {tenant!r} has no account named {name!r}")
+        return chosen
