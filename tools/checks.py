@@ -1,0 +1,103 @@
+"""Everything about the code that a machine can judge without running it. Runs all checks, then says which failed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tools.checkout import PYTHON, ROOT, VENV, say
+
+TYPES = ROOT / "build" / "types"
+
+
+def check() -> int:
+    """Run every check. Returns 1 when one failed, else 0."""
+    checks: dict[str, Callable[[], bool]] = {
+        "lint": lambda: tool("ruff", "check", "."),
+        "format": lambda: tool("ruff", "format", "--check", "."),
+        "types": types,
+        "import contracts": lambda: tool("lint-imports", "--no-timeout", "--cache-dir", "build/import-linter"),
+        "committed schemas": schemas,
+    }
+    failed = [name for name, passes in checks.items() if not announced(name, passes)]
+    say(f"failed: {', '.join(failed)}" if failed else "every check passed")
+    return 1 if failed else 0
+
+
+def announced(name: str, passes: Callable[[], bool]) -> bool:
+    say(f"checking {name}")
+    return passes()
+
+
+def tool(name: str, *arguments: str) -> bool:
+    """Run one of the tools of `.venv` over the checkout, its words going straight to the terminal."""
+    command = [str(VENV / "bin" / name), *arguments]
+    return subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, check=False).returncode == 0
+
+
+def types() -> bool:
+    """mypy over every room, through links that give the rooms their import names; then over the tools behind run.py."""
+    link_rooms()
+    done = subprocess.run(
+        [PYTHON, "-m", "mypy", "-p", "postier"], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    # people open console/main.py, not the link
+    sys.stdout.write((done.stdout + done.stderr).replace("build/types/postier/", ""))
+    sys.stdout.flush()
+    return tool("mypy", "tools") and done.returncode == 0
+
+
+def rooms() -> dict[str, Path]:
+    """The rooms by their import name, from pyproject.toml."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    return {name: ROOT / folder for name, folder in project["tool"]["setuptools"]["package-dir"].items()}
+
+
+def link_rooms() -> None:
+    """Make build/types/postier/<room>, one link a room. Safe to call again."""
+    links = TYPES / "postier"
+    links.mkdir(parents=True, exist_ok=True)
+    wanted = {name.removeprefix("postier."): folder for name, folder in rooms().items()}
+    for link in links.iterdir():
+        if link.name not in wanted or not link.exists():
+            link.unlink()
+    for name, folder in wanted.items():
+        if not (links / name).is_symlink():
+            (links / name).symlink_to(os.path.relpath(folder, links), target_is_directory=True)
+
+
+def schemas() -> bool:
+    """Whether each committed JSON Schema is what its kind says today."""
+    kinds = [kind["kind"] if isinstance(kind, dict) else kind for kind in command_answer("kinds", "--json")]
+    return all([committed_schema(kind) for kind in kinds])
+
+
+def committed_schema(kind: str) -> bool:
+    paths = list(schema_files(kind))
+    if len(paths) == 1 and json.loads(paths[0].read_text(encoding="utf-8")) == command_answer(
+        "kinds", "--schema", kind
+    ):
+        return True
+    where = paths[0].relative_to(ROOT) if paths else f"schemas/**/{kind}.json"
+    say(f"  {where} is not what the kind says: compare with `python3 run.py kinds --schema {kind}`")
+    return False
+
+
+def schema_files(kind: str) -> Iterator[Path]:
+    yield from (ROOT / "schemas").rglob(f"{kind}.json")
+
+
+def command_answer(*arguments: str) -> object:
+    """What a postier command answers in JSON; nothing when it fails."""
+    done = subprocess.run(
+        [PYTHON, "-P", "-m", "postier.console", *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    try:
+        return json.loads(done.stdout)
+    except ValueError:
+        return []
