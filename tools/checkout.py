@@ -54,7 +54,7 @@ def install() -> None:
             count,
         )
     # no build isolation: the setuptools that builds is the hashed one
-    editable = ["install", "--no-deps", "--no-build-isolation", "--no-index", "-e", ROOT]
+    editable: list[str | Path] = ["install", "--no-deps", "--no-build-isolation", "--no-index", "-e", ROOT]
     watch([PYTHON, "-m", "pip", *editable], "installing postier itself")
     STAMP.write_text(json.dumps(wanted()), encoding="utf-8")
     say(f"set up in {time.monotonic() - started:.0f} s")

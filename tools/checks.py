@@ -9,6 +9,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from tools.checkout import PYTHON, ROOT, VENV, say
 
@@ -73,8 +74,10 @@ def link_rooms() -> None:
 
 def schemas() -> bool:
     """Whether each committed JSON Schema is what its kind says today."""
-    kinds = [kind["kind"] if isinstance(kind, dict) else kind for kind in command_answer("kinds", "--json")]
-    return all([committed_schema(kind) for kind in kinds])
+    answer = command_answer("kinds", "--json")
+    kinds = [kind["kind"] if isinstance(kind, dict) else str(kind) for kind in answer or []]
+    stale = [kind for kind in kinds if not committed_schema(kind)]
+    return not stale
 
 
 def committed_schema(kind: str) -> bool:
@@ -92,7 +95,7 @@ def schema_files(kind: str) -> Iterator[Path]:
     yield from (ROOT / "schemas").rglob(f"{kind}.json")
 
 
-def command_answer(*arguments: str) -> object:
+def command_answer(*arguments: str) -> Any:
     """What a postier command answers in JSON; nothing when it fails."""
     done = subprocess.run(
         [PYTHON, "-P", "-m", "postier.console", *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True
@@ -100,4 +103,4 @@ def command_answer(*arguments: str) -> object:
     try:
         return json.loads(done.stdout)
     except ValueError:
-        return []
+        return None

@@ -9,9 +9,10 @@ import sys
 import tempfile
 import time
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 
-Command = list[str | Path]
+Command = Sequence[str | Path]
 PYTHONS = ("python3", "python3.13", "python3.12", "python3.11", "python3.14", "python")
 
 NO_INSTALLER = """nothing here can install packages: no ensurepip in this Python, neither pip nor uv on PATH. One of:
@@ -54,9 +55,11 @@ def bootstrap_pip(python: Path, lock: Path) -> None:
 
 def routes(python: Path, pinned: Path) -> list[Command]:
     """Every command that may put pip there, best first: its own ensurepip, any pip of 22.3 or later, uv."""
-    install = ["install", "--quiet", "--require-hashes", "--no-deps", "-r", pinned]
+    install: list[str | Path] = ["install", "--require-hashes", "--no-deps", "-r", pinned]
     found: list[Command] = [[python, "-m", "ensurepip", "--default-pip"]]
-    for own in dict.fromkeys([sys.executable, *filter(None, map(shutil.which, PYTHONS)), "/usr/bin/python3"]):
+    folders = os.environ.get("PATH", "").split(os.pathsep)
+    others = [path for folder in folders for name in PYTHONS if (path := shutil.which(name, path=folder))]
+    for own in dict.fromkeys([sys.executable, *others]):
         found.append([own, "-m", "pip", "--python", python, *install])
     for name in ("pip3", "pip"):
         found.append([name, "--python", python, *install])
