@@ -5,7 +5,6 @@ Safe to call at any time and from several processes at once; a second call finds
 
 from __future__ import annotations
 
-import configparser
 import contextlib
 import hashlib
 import json
@@ -93,10 +92,12 @@ def digest(*parts: bytes) -> str:
 
 def venv_version() -> str:
     """The version that made `.venv`, read from its file: starting a Python only to ask would cost the second start."""
-    config = configparser.ConfigParser()
-    with contextlib.suppress(OSError, configparser.Error):
-        config.read_string("[venv]\n" + (VENV / "pyvenv.cfg").read_text(encoding="utf-8"))
-    return config.get("venv", "version", fallback=config.get("venv", "version_info", fallback=""))
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        for line in (VENV / "pyvenv.cfg").read_text(encoding="utf-8").splitlines():
+            key, _, value = line.partition("=")
+            if key.strip() in ("version", "version_info"):  # venv's word, uv's and virtualenv's word
+                return value.strip()
+    return ""
 
 
 def usable() -> bool:

@@ -1,0 +1,87 @@
+"""What a wheel of postier holds: every file of the rooms, and nothing else."""
+
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+ROOMS: dict[str, str] = SETUPTOOLS["package-dir"]
+NOT_SOURCE = ("__pycache__", "*.pyc", ".*", "*~", "*.egg-info")
+
+
+def files_of_the_rooms() -> set[str]:
+    """Their paths as a wheel names them: postier/<room>/..."""
+    found = set()
+    for package, folder in ROOMS.items():
+        for path in (ROOT / folder).rglob("*"):
+            inside = path.relative_to(ROOT / folder)
+            if path.is_file() and not any(part == "__pycache__" or part.startswith(".") for part in inside.parts):
+                found.add(f"{package.replace('.', '/')}/{inside.as_posix()}")
+    return found
+
+
+def packages_of_the_rooms() -> set[str]:
+    """The import name of every folder that has Python in it."""
+    return {path.rpartition("/")[0].replace("/", ".") for path in files_of_the_rooms() if path.endswith(".py")}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """The names in a wheel built from a copy: a build in place may pick up what an older one left in build/."""
+    tree = tmp_path_factory.mktemp("tree")
+    for folder in [*ROOMS.values(), "tests", "tools"]:
+        shutil.copytree(ROOT / folder, tree / folder, ignore=shutil.ignore_patterns(*NOT_SOURCE))
+    for file in ROOT.glob("*.*"):
+        if file.is_file():
+            shutil.copy(file, tree)
+    shutil.copy(ROOT / "LICENSE", tree)
+    build = "import sys, setuptools.build_meta as backend; backend.build_wheel(sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", build, "dist"], cwd=tree, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = (tree / "dist").glob("postier-*.whl")
+    with zipfile.ZipFile(path) as archive:
+        return set(archive.namelist())
+
+
+def test_every_folder_with_python_in_a_room_is_listed_in_pyproject() -> None:
+    unlisted = packages_of_the_rooms() - set(SETUPTOOLS["packages"])
+
+    assert not unlisted, f"add to [tool.setuptools] packages in pyproject.toml: {', '.join(sorted(unlisted))}"
+
+
+def test_every_package_listed_in_pyproject_has_its_folder() -> None:
+    gone = set(SETUPTOOLS["packages"]) - packages_of_the_rooms()
+
+    assert not gone, f"take out of [tool.setuptools] packages in pyproject.toml: {', '.join(sorted(gone))}"
+
+
+def test_the_wheel_holds_every_file_of_the_rooms(wheel: set[str]) -> None:
+    lost = files_of_the_rooms() - wheel
+
+    assert not lost, f"not in the wheel: add to packages or package-data in pyproject.toml: {', '.join(sorted(lost))}"
+
+
+def test_the_wheel_holds_nothing_but_the_rooms(wheel: set[str]) -> None:
+    stowaways = {name for name in wheel - files_of_the_rooms() if ".dist-info/" not in name}
+
+    assert not stowaways
+
+
+def test_every_room_says_that_it_is_typed(wheel: set[str]) -> None:
+    assert {f"{package.replace('.', '/')}/py.typed" for package in ROOMS} <= wheel
+
+
+def test_postier_itself_is_a_namespace_that_others_may_extend(wheel: set[str]) -> None:
+    assert "postier/__init__.py" not in wheel
+    assert not (ROOT / "postier").exists()
+
+
+def test_the_wheel_brings_the_licence_and_the_command(wheel: set[str]) -> None:
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in wheel)
+    assert any(name.endswith(".dist-info/entry_points.txt") for name in wheel)
