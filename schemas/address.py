@@ -23,9 +23,13 @@ MAX_LOCAL, MAX_ADDRESS = 64, 254  # octets, RFC 5321 section 4.5.3.1 and its err
 _ATOM = r"[A-Za-z0-9#$&'*+/=?^_`{|}~-]+"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 # Hyphens in a label's third and fourth place mean an encoded label: those take the long way.
-_PLAIN = re.compile(rf"({_ATOM}(?:\.{_ATOM})*)@((?:(?!..--){_LABEL}\.)+(?!..--)[A-Za-z](?:[A-Za-z0-9-]{{0,61}}[A-Za-z0-9]))\Z")
+_PLAIN = re.compile(
+    rf"({_ATOM}(?:\.{_ATOM})*)@((?:(?!..--){_LABEL}\.)+(?!..--)[A-Za-z](?:[A-Za-z0-9-]{{0,61}}[A-Za-z0-9]))\Z"
+)
 _LOCAL = re.compile(r"[^.@%!]+(?:\.[^.@%!]+)*\Z")
-_INVISIBLE = re.compile("[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\U000e0000-\U000e0fff]")
+_INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\U000e0000-\U000e0fff]"
+)
 
 
 def parse_address(text: str) -> str:
@@ -65,8 +69,14 @@ def _parse_the_long_way(text: str) -> str:
         raise _refused("an address has at most 254 octets")
     try:
         validate_email(
-            normal, check_deliverability=False, globally_deliverable=False, allow_quoted_local=False,
-            allow_domain_literal=False, allow_display_name=False, allow_empty_local=False, strict=True,
+            normal,
+            check_deliverability=False,
+            globally_deliverable=False,
+            allow_quoted_local=False,
+            allow_domain_literal=False,
+            allow_display_name=False,
+            allow_empty_local=False,
+            strict=True,
         )
     except EmailNotValidError:
         raise _refused("only plain addresses are taken: no quotes, comments, brackets or spaces") from None

@@ -1,0 +1,255 @@
+"""The one hard edge: everything hostile is refused here, with the field and the reason, and nothing after it asks again.
+
+Whatever comes in, only InvalidEvent goes out; its texts never repeat a value of the event.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import PydanticCustomError, PydanticSerializationError
+
+from postier.schemas.account import Registry
+from postier.schemas.envelope import NOT_BEFORE_LIMIT, Envelope, new_event_id
+from postier.schemas.errors import InvalidEvent
+from postier.schemas.events.base import Event, Recipient, each_once
+from postier.schemas.events.registry import KINDS, kind_named
+from postier.schemas.links import check_link
+from postier.schemas.refusals import explain
+from postier.schemas.strict_json import MAX_EVENT, read_object
+
+# CloudEvents 1.0 names and what they are called here; its other attributes are checked and have no further use.
+_CLOUD_EVENTS = {"type": "kind", "time": "occurred_at", "traceparent": "trace"}
+_NO_USE = {"datacontenttype", "dataschema", "specversion", "subject"}
+
+
+def read_envelope(raw: bytes | str, *, tenant: str | None = None) -> Envelope:
+    """The envelope that one JSON object describes.
+
+    `tenant` is the tenant the producer is known to be: it fills a missing one and refuses another. Without an `id` one
+    is derived from the content, so reading the same text twice gives the same id. Raises InvalidEvent.
+    """
+    given = _by_our_names(read_object(raw))
+    if tenant is not None and given.setdefault("tenant", tenant) != tenant:
+        raise InvalidEvent("this producer publishes for another tenant", field="tenant", code="wrong_tenant")
+    kind = given.get("kind")
+    if not isinstance(kind, str):
+        reason, code = ("this field is needed", "missing") if kind is None else ("a text is needed", "wrong_type")
+        raise InvalidEvent(reason, field="kind", code=code)
+    shape = kind_named(kind)
+    _refuse_later_version(given.setdefault("schema_version", shape.schema_version), shape)
+    renamed = _take_recipients(given, shape)
+    if "data" not in given:
+        raise InvalidEvent("this field is needed", field="data", code="missing")
+    given["data"] = _typed(shape, given["data"], renamed)
+    derived = "id" not in given
+    if derived:
+        given["id"] = _derived_id(given)
+    return _envelope(given)
+
+
+def wrap(
+    event: Event,
+    *,
+    tenant: str,
+    account: str | None = None,
+    idempotency_key: str | None = None,
+    event_id: str | None = None,
+    occurred_at: datetime | None = None,
+    source: str = "",
+    reply_to: str | None = None,
+    not_before: datetime | None = None,
+    expires_at: datetime | None = None,
+    supersedes: str | None = None,
+    trace: str | None = None,
+) -> Envelope:
+    """The envelope of an event made in Python, after the same checks as `read_envelope`, under a fresh sortable id.
+
+    The event is checked again, because copies of a model can be made without checks. Raises InvalidEvent.
+    """
+    shape = KINDS.get(getattr(event, "kind", ""))
+    if shape is None or type(event) is not shape:
+        raise InvalidEvent("this is not an event of a known kind", field="kind", code="unknown_kind")
+    given: dict[str, Any] = {
+        "id": new_event_id() if event_id is None else event_id,
+        "kind": event.kind,
+        "schema_version": event.schema_version,
+        "tenant": tenant,
+        "source": source,
+        "data": _checked_again(event, shape),
+    }
+    options = {
+        "account": account,
+        "idempotency_key": idempotency_key,
+        "occurred_at": occurred_at,
+        "reply_to": reply_to,
+        "not_before": not_before,
+        "expires_at": expires_at,
+        "supersedes": supersedes,
+        "trace": trace,
+    }
+    given.update((name, value) for name, value in options.items() if value is not None)
+    return _envelope(given)
+
+
+def admit(envelope: Envelope, registry: Registry, *, now: datetime | None = None) -> tuple[Recipient, ...]:
+    """Who gets a mail for this event, after the checks that need the tenant's configuration and the time.
+
+    Raises InvalidEvent: unknown tenant, account or form, a link on a host the tenant does not allow, an event that is
+    over, or one for a time too far away.
+    """
+    tenant = registry.tenants.get(envelope.tenant)
+    if tenant is None:
+        raise InvalidEvent("no tenant has this name", field="tenant", code="unknown_tenant")
+    if envelope.account is not None:
+        account = registry.accounts.get(envelope.account)
+        if account is None or account.tenant not in (None, envelope.tenant):
+            raise InvalidEvent("this tenant has no account of that name", field="account", code="unknown_account")
+    for field, url in envelope.data.links():
+        try:
+            check_link(url, tenant.allowed_hosts)
+        except PydanticCustomError as error:
+            raise InvalidEvent(error.message(), field=f"data.{field}", code=error.type) from None
+    _check_times(envelope, now or datetime.now(UTC))
+    form_id = envelope.data.form()
+    if form_id is None:
+        return envelope.data.to()
+    form = tenant.forms.get(form_id)
+    if form is None:
+        raise InvalidEvent("this tenant has no form of that name", field="data.form_id", code="unknown_form")
+    return each_once(tuple(Recipient(address=address) for address in form.recipients))
+
+
+def reopen(kind: str, schema_version: int, data: bytes) -> Event:
+    """The event a worker finds in the ledger. Fields this version does not know are ignored.
+
+    Raises InvalidEvent with the code `unknown_kind`, `unknown_version` or `undecodable`.
+    """
+    shape = kind_named(kind)
+    _refuse_later_version(schema_version, shape)
+    try:
+        return shape.__pydantic_validator__.validate_json(data, extra="ignore")  # type: ignore[no-any-return]
+    except ValidationError as error:
+        found = explain(error, "data")
+    except (TypeError, RecursionError):
+        found = InvalidEvent("this is no JSON text")
+    raise InvalidEvent(found.reason, field=found.field or "data", code="undecodable")
+
+
+def _by_our_names(given: dict[str, Any]) -> dict[str, Any]:
+    for theirs, ours in _CLOUD_EVENTS.items():
+        if theirs in given:
+            if ours in given:
+                raise InvalidEvent(f"this is said twice, also as {ours}", field=theirs, code="said_twice")
+            given[ours] = given.pop(theirs)
+    if given.get("specversion", "1.0") != "1.0":
+        raise InvalidEvent("only CloudEvents 1.0 is read", field="specversion", code="unknown_version")
+    if given.get("datacontenttype", "application/json") != "application/json":
+        raise InvalidEvent("the data must be application/json", field="datacontenttype", code="wrong_type")
+    for name in _NO_USE & given.keys():
+        if not isinstance(given.pop(name), str):
+            raise InvalidEvent("a text is needed", field=name, code="wrong_type")
+    return given
+
+
+def _refuse_later_version(version: Any, shape: type[Event]) -> None:
+    if isinstance(version, int) and version > shape.schema_version:
+        raise InvalidEvent(
+            f"this is a later version than {shape.schema_version}, the latest known here",
+            field="schema_version",
+            code="unknown_version",
+        )
+
+
+def _take_recipients(given: dict[str, Any], shape: type[Event]) -> bool:
+    """Move `recipients` of the envelope into data, where kinds keep them; True when they came from the envelope."""
+    if "recipients" not in given:
+        return False
+    recipients, data = given.pop("recipients"), given.get("data")
+    many, one = "recipients" in shape.model_fields, "recipient" in shape.model_fields
+    if not many and not one:
+        reason = "the recipients of this kind are configured, not chosen by the producer"
+        raise InvalidEvent(reason, field="recipients", code="recipients_not_taken")
+    if not isinstance(recipients, list):
+        raise InvalidEvent("a list is needed", field="recipients", code="wrong_type")
+    if one and not many and len(recipients) != 1:
+        raise InvalidEvent("this kind has exactly one recipient", field="recipients", code="one_recipient")
+    if not isinstance(data, dict):
+        return False
+    name, value = ("recipients", recipients) if many else ("recipient", recipients[0])
+    if name not in data:
+        data[name] = value
+        return True
+    if data[name] != value:
+        raise InvalidEvent(f"data.{name} says something else", field="recipients", code="said_twice")
+    return False
+
+
+def _typed(shape: type[Event], data: Any, from_envelope: bool) -> Event:
+    if not isinstance(data, dict):
+        raise InvalidEvent("an object is needed", field="data", code="wrong_type")
+    try:
+        return shape.__pydantic_validator__.validate_python(data)  # type: ignore[no-any-return]
+    except ValidationError as error:
+        refused = explain(error, "data")
+    if from_envelope and refused.field.startswith("data.recipient"):
+        one = "recipient" in shape.model_fields
+        at = refused.field.removeprefix("data.recipient" if one else "data.recipients")
+        refused = InvalidEvent(
+            refused.reason, field=f"recipients.0{at}" if one else f"recipients{at}", code=refused.code
+        )
+    raise refused
+
+
+def _checked_again(event: Event, shape: type[Event]) -> Event:
+    try:
+        raw = event.__pydantic_serializer__.to_json(event, warnings=False)
+        if len(raw) > MAX_EVENT:
+            raise _oversize()
+        return shape.__pydantic_validator__.validate_json(raw)  # type: ignore[no-any-return]
+    except ValidationError as error:
+        refused = explain(error, "data")
+    except (PydanticSerializationError, AttributeError, ValueError):
+        refused = InvalidEvent("this event is not complete", field="data", code="invalid")
+    raise refused
+
+
+def _envelope(given: dict[str, Any]) -> Envelope:
+    try:
+        envelope: Envelope = Envelope.__pydantic_validator__.validate_python(given)
+    except ValidationError as error:
+        refused = explain(error)
+    else:
+        if len(Envelope.__pydantic_serializer__.to_json(envelope)) > MAX_EVENT:
+            raise _oversize()
+        return envelope
+    raise refused
+
+
+def _oversize() -> InvalidEvent:
+    return InvalidEvent(f"an event has at most {MAX_EVENT} bytes", code="too_large")
+
+
+def _derived_id(given: dict[str, Any]) -> str:
+    """The same id for the same text: 160 bits of a digest over all that the producer said."""
+    said = {name: value for name, value in given.items() if name != "data"}
+    said["data"] = given["data"].model_dump(mode="json", exclude_defaults=True)
+    digest = hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return f"c-{digest[:40]}"
+
+
+def _check_times(envelope: Envelope, now: datetime) -> None:
+    event_expires = envelope.data.expires()
+    for field, expires in (("expires_at", envelope.expires_at), ("data.expires_at", event_expires)):
+        if expires is None:
+            continue
+        if expires <= now:
+            raise InvalidEvent("this time has passed", field=field, code="already_expired")
+        if envelope.not_before is not None and envelope.not_before >= expires:
+            raise InvalidEvent(f"this must be earlier than {field}", field="not_before", code="times")
+    if envelope.not_before is not None and envelope.not_before - now > NOT_BEFORE_LIMIT:
+        raise InvalidEvent("this is more than 30 days away", field="not_before", code="too_far")
