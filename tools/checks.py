@@ -7,22 +7,25 @@ import os
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tools.checkout import PYTHON, ROOT, VENV, say
+from tools.checkout import PYTHON, ROOT, say
 
+SCHEMAS = "schemas/json"
 TYPES = ROOT / "build" / "types"
+# its script would not survive a move of the checkout, and it has no -m
+LINT_IMPORTS = "import importlinter.cli; importlinter.cli.lint_imports_command()"
 
 
 def check() -> int:
     """Run every check. Returns 1 when one failed, else 0."""
     checks: dict[str, Callable[[], bool]] = {
-        "lint": lambda: tool("ruff", "check", "."),
-        "format": lambda: tool("ruff", "format", "--check", "."),
+        "lint": lambda: tool("-m", "ruff", "check", "."),
+        "format": lambda: tool("-m", "ruff", "format", "--check", "."),
         "types": types,
-        "import contracts": lambda: tool("lint-imports", "--no-timeout", "--cache-dir", "build/import-linter"),
+        "import contracts": lambda: tool("-P", "-c", LINT_IMPORTS, "--cache-dir", "build/import-linter"),
         "committed schemas": schemas,
     }
     failed = [name for name, passes in checks.items() if not announced(name, passes)]
@@ -35,22 +38,26 @@ def announced(name: str, passes: Callable[[], bool]) -> bool:
     return passes()
 
 
-def tool(name: str, *arguments: str) -> bool:
-    """Run one of the tools of `.venv` over the checkout, its words going straight to the terminal."""
-    command = [str(VENV / "bin" / name), *arguments]
-    return subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, check=False).returncode == 0
+def tool(*arguments: str) -> bool:
+    """Run a Python tool of `.venv` over the checkout, its words going straight to the terminal."""
+    return subprocess.run([PYTHON, *arguments], cwd=ROOT, stdin=subprocess.DEVNULL, check=False).returncode == 0
 
 
 def types() -> bool:
     """mypy over every room, through links that give the rooms their import names; then over the tools behind run.py."""
     link_rooms()
     done = subprocess.run(
-        [PYTHON, "-m", "mypy", "-p", "postier"], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True
+        [PYTHON, "-m", "mypy", "-p", "postier"],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     # people open console/main.py, not the link
     sys.stdout.write((done.stdout + done.stderr).replace("build/types/postier/", ""))
     sys.stdout.flush()
-    return tool("mypy", "tools") and done.returncode == 0
+    return tool("-m", "mypy", "tools") and done.returncode == 0
 
 
 def rooms() -> dict[str, Path]:
@@ -75,31 +82,26 @@ def link_rooms() -> None:
 def schemas() -> bool:
     """Whether each committed JSON Schema is what its kind says today."""
     answer = command_answer("kinds", "--json")
-    kinds = [kind["kind"] if isinstance(kind, dict) else str(kind) for kind in answer or []]
-    stale = [kind for kind in kinds if not committed_schema(kind)]
+    listed = answer.get("kinds") if isinstance(answer, dict) else answer
+    if not listed:
+        say("  `postier kinds --json` lists no kind")
+        return False
+    kinds = [kind["kind"] if isinstance(kind, dict) else str(kind) for kind in listed]
+    stale = [kind for kind in kinds if not committed(kind)]
+    for kind in stale:
+        say(f"  {SCHEMAS}/{kind}.json is not what the kind says: see `python3 run.py kinds --schema {kind}`")
     return not stale
 
 
-def committed_schema(kind: str) -> bool:
-    paths = list(schema_files(kind))
-    if len(paths) == 1 and json.loads(paths[0].read_text(encoding="utf-8")) == command_answer(
-        "kinds", "--schema", kind
-    ):
-        return True
-    where = paths[0].relative_to(ROOT) if paths else f"schemas/**/{kind}.json"
-    say(f"  {where} is not what the kind says: compare with `python3 run.py kinds --schema {kind}`")
-    return False
-
-
-def schema_files(kind: str) -> Iterator[Path]:
-    yield from (ROOT / "schemas").rglob(f"{kind}.json")
+def committed(kind: str) -> bool:
+    path = ROOT / SCHEMAS / f"{kind}.json"
+    return path.is_file() and json.loads(path.read_text(encoding="utf-8")) == command_answer("kinds", "--schema", kind)
 
 
 def command_answer(*arguments: str) -> Any:
-    """What a postier command answers in JSON; nothing when it fails."""
-    done = subprocess.run(
-        [PYTHON, "-P", "-m", "postier.console", *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True
-    )
+    """What a postier command answers in JSON; None when it does not."""
+    command = [str(PYTHON), "-P", "-m", "postier.console", *arguments]
+    done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     try:
         return json.loads(done.stdout)
     except ValueError:

@@ -7,11 +7,14 @@ from pathlib import Path
 
 from tools.checkout import PYTHON, ROOT, SetupError, set_up, watch
 
+AS_TESTED = ["--constraint", "requirements/checkout.lock"]
 LOCKS = {
     # the checkout: run, test, check
-    "checkout.lock": ["--all-extras"],
-    # the container image: no test tools; the same versions as the checkout
-    "image.lock": ["--extra", "console", "--extra", "otel", "--constraint", "requirements/checkout.lock"],
+    "checkout.lock": ["pyproject.toml", "--all-extras"],
+    # the container image: no test tools
+    "image.lock": ["pyproject.toml", "--extra", "console", "--extra", "otel", *AS_TESTED],
+    # what turns the source into a wheel, on the way to the image
+    "build.lock": ["requirements/build.in", *AS_TESTED],
 }
 
 
@@ -19,7 +22,7 @@ def lock(arguments: list[str]) -> int:
     """Write requirements/*.lock. Versions already locked stay, unless the arguments say `--upgrade`."""
     uv = find_uv()
     for name, choice in LOCKS.items():
-        command = [uv, "pip", "compile", "pyproject.toml", *choice, "--universal", "--python-version", "3.11"]
+        command = [uv, "pip", "compile", *choice, "--universal", "--python-version", "3.11"]
         # neither annotations nor index addresses: a lock says what, never from where
         shape = ["--generate-hashes", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links"]
         header = ["--custom-compile-command", "python3 run.py lock", "--quiet", "-o", f"requirements/{name}"]
