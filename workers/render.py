@@ -1,0 +1,201 @@
+"""From an event to the mail a driver receives: templates, headers, MIME bytes. No network, no clock but for the Date."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from postier.schemas.account import Account
+from postier.schemas.email import Email, Mailbox
+from postier.schemas.errors import RenderError
+from postier.schemas.events import ContactForm, Event
+from postier.workers.colours import ink_on, readable_on
+from postier.workers.headers import Headers, feedback_instance, fixed_headers, list_headers
+from postier.workers.mime import Skeleton, date_line, mailbox, message_id_line, unstructured
+from postier.workers.templates import TemplateSet, templates_for
+
+_CARD, _CARD_DARK = "#ffffff", "#1f2429"  # the backgrounds in schemas/templates/mjml/_head.mjml
+_VISITOR = {"en": "Visitor", "fr": "Visiteur"}
+_EVERYBODY = Mailbox("")
+
+
+class Person(Protocol):
+    """What render needs of a recipient (`schemas.events.Recipient`)."""
+
+    @property
+    def address(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+
+
+def _nothing() -> None:
+    """Nobody wants to know when the body leaves."""
+
+
+def brand_fields(account: Account) -> dict[str, str]:
+    """The `brand_*` values every template may use; colours are moved as far as reading them takes."""
+    colour = account.brand.colour
+    return {
+        "brand_name": account.brand.name or account.sender.name or account.sender.address.rpartition("@")[2],
+        "brand_logo": account.brand.logo_url,
+        "brand_colour": colour,
+        "brand_ink": ink_on(colour),
+        "brand_link": readable_on(_CARD, colour),
+        "brand_link_dark": readable_on(_CARD_DARK, colour),
+    }
+
+
+class Renderer:
+    """Writes the mails of one account. Made once and kept: it holds what all of them share. Safe to use from threads.
+
+    `feedback_id_instance` (5 to 15 characters) is the last part of the Feedback-ID header. Raises RenderError when it is not.
+    """
+
+    def __init__(self, account: Account, *, feedback_id_instance: str = "postier") -> None:
+        self._account = account
+        self._brand = brand_fields(account)
+        self._sender = Mailbox(account.sender.address, account.sender.name or account.brand.name)
+        self._from_line = mailbox("From", self._sender)
+        self._reply_to = Mailbox(account.reply_to) if account.reply_to else None
+        self._domain = account.sender.address.rpartition("@")[2]
+        self._instance = feedback_instance(feedback_id_instance)
+        self._skeletons: dict[str, Skeleton] = {}
+
+    def render(
+        self,
+        event: Event,
+        *,
+        kind: str,
+        tenant: str,
+        recipient: Person,
+        delivery_id: str,
+        message_id: str,
+        reply_to: str | None = None,
+        date: float | None = None,
+        handing_over: Callable[[], None] = _nothing,
+    ) -> Email:
+        """The mail to one recipient. `date` is seconds since 1970 (now when None). Rendering twice is safe.
+
+        Raises RenderError when a template is missing or does not fit the event; retrying cannot help.
+        """
+        to = Mailbox(recipient.address, recipient.name)
+        return self._mail(
+            event, kind, tenant, recipient, to, (to.address,), delivery_id, message_id, reply_to, date, handing_over
+        )
+
+    def render_packet(
+        self,
+        event: Event,
+        *,
+        kind: str,
+        tenant: str,
+        recipients: Sequence[Person],
+        delivery_id: str,
+        message_id: str,
+        reply_to: str | None = None,
+        date: float | None = None,
+        handing_over: Callable[[], None] = _nothing,
+    ) -> Email:
+        """One mail for several recipients who do not see each other: To is the sender, nobody is greeted by name.
+
+        All must read the same language: the first recipient's locale is used. Raises RenderError as `render` does, and
+        for sensitive kinds, which are never shared.
+        """
+        if event.sensitive:
+            raise RenderError(f"{kind}: this kind goes to one recipient at a time")
+        everybody = _Everybody(getattr(recipients[0], "locale", None))
+        addresses = tuple(recipient.address for recipient in recipients)
+        return self._mail(
+            event, kind, tenant, everybody, self._sender, addresses, delivery_id, message_id, reply_to, date, handing_over
+        )
+
+    def _mail(
+        self,
+        event: Event,
+        kind: str,
+        tenant: str,
+        reader: Person,
+        to: Mailbox,
+        recipients: tuple[str, ...],
+        delivery_id: str,
+        message_id: str,
+        reply_to: str | None,
+        date: float | None,
+        handing_over: Callable[[], None],
+    ) -> Email:
+        templates = templates_for(kind, getattr(reader, "locale", None), self._account.locale)
+        subject, text, html = write(templates, event, reader, self._brand)
+        sender, answers_to = self._sender, Mailbox(reply_to) if reply_to else self._reply_to
+        if isinstance(event, ContactForm):
+            sender = self._on_behalf(event, templates.locale)
+            answers_to = Mailbox(event.visitor.address, event.visitor.name)
+        extra: Headers = (
+            *list_headers(kind, event, tenant=tenant, domain=self._domain),
+            ("Feedback-ID", f"{kind}:{tenant}:{self._account.name}:{self._instance}"),
+        )
+        lines = (
+            self._from_line if sender is self._sender else mailbox("From", sender),
+            mailbox("To", to),
+            mailbox("Reply-To", answers_to) if answers_to else "",
+            unstructured("Subject", subject),
+            date_line(int(time.time() if date is None else date)),
+            message_id_line(message_id),
+            *(f"{name}: {value}\r\n" for name, value in extra),
+        )
+        head = "".join(lines)
+        skeleton = self._skeletons.get(kind) or self._skeletons.setdefault(kind, Skeleton.build(fixed_headers(kind)))
+        return Email(
+            delivery_id=delivery_id,
+            message_id=message_id,
+            envelope_from=sender.address,
+            recipients=recipients,
+            sender=sender,
+            to=(to,),
+            subject=subject,
+            text=text,
+            html=html,
+            mime=skeleton.compose(head, text, html),
+            reply_to=answers_to,
+            headers=fixed_headers(kind) + extra,
+            smtputf8=not (head.isascii() and all(map(str.isascii, recipients))),
+            handing_over=handing_over,
+        )
+
+    def _on_behalf(self, event: ContactForm, locale: str) -> Mailbox:
+        # The address stays ours: the visitor's would fail DMARC, and any provider's check of the sender.
+        visitor = event.visitor.name.strip() or _VISITOR[locale]
+        return Mailbox(self._sender.address, f"{visitor} via {self._brand['brand_name']}")
+
+
+class _Everybody:
+    """The reader of a packet: a language, no name."""
+
+    address = name = ""
+
+    def __init__(self, locale: str | None) -> None:
+        self.locale = locale
+
+
+def write(templates: TemplateSet, event: Event, reader: Person, brand: dict[str, str]) -> tuple[str, str, str]:
+    """Subject (one line), text and HTML; the HTML is ASCII with character references. Raises RenderError."""
+    fields: dict[str, Any] = {**event.__dict__, **brand, "recipient": reader}
+    subject = " ".join(templates.subject.render(fields).split("\n")).strip()
+    fields["mail_subject"] = subject
+    text = templates.text.render(fields).strip("\n") + "\n"
+    html = templates.html.render(fields)
+    try:
+        text.encode()
+        return subject, text, html if html.isascii() else html.encode("ascii", "xmlcharrefreplace").decode("ascii")
+    except UnicodeEncodeError:
+        raise RenderError("the event holds half a character (a lone surrogate)") from None
+
+
+def preview(kind: str, event: Event, account: Account, locale: str) -> tuple[str, str, str]:
+    """Subject, text and HTML as the first recipient would read them in this locale. Raises RenderError.
+
+    The HTML holds attackers' text, escaped: show it in a sandboxed frame all the same.
+    """
+    chosen = event.to()
+    reader: Person = chosen[0] if chosen else Mailbox(account.sender.address)
+    return write(templates_for(kind, locale), event, reader, brand_fields(account))

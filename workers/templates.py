@@ -1,0 +1,167 @@
+"""The templates that ship with the schemas, compiled once per process, and the words they may use.
+
+A template sees the event's fields, `recipient` and the `brand_*` values, never anything private. `{kind}.{locale}.subject`,
+`.txt` and `.html` belong together; the HTML comes from `mjml/` (see `compile_templates`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined, TemplateSyntaxError, Undefined, UndefinedError
+from jinja2.runtime import Context
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from markupsafe import Markup, escape
+from pydantic import BaseModel
+
+from postier.schemas.errors import RenderError
+
+LOCALES = ("en", "fr")
+MAX_OUTPUT = 1024 * 1024  # characters of one rendered template
+
+_KIND = re.compile(r"[a-z][a-z0-9_]{0,62}\Z")
+_HREF = re.compile(r"https://[^\s\"<>\\`]+\Z", re.IGNORECASE)
+_MONTHS = {
+    "en": "January February March April May June July August September October November December".split(),
+    "fr": "janvier février mars avril mai juin juillet août septembre octobre novembre décembre".split(),
+}
+
+
+def when_en(moment: datetime) -> str:
+    """22 November 2026 at 14:05 UTC"""
+    moment = moment.astimezone(UTC)
+    return f"{moment.day} {_MONTHS['en'][moment.month - 1]} {moment.year} at {moment.hour:02}:{moment.minute:02} UTC"
+
+
+def when_fr(moment: datetime) -> str:
+    """22 novembre 2026 à 14 h 05 UTC"""
+    moment = moment.astimezone(UTC)
+    day = "1er" if moment.day == 1 else moment.day
+    return f"{day} {_MONTHS['fr'][moment.month - 1]} {moment.year} à {moment.hour} h {moment.minute:02} UTC"
+
+
+def _link(url: str) -> str:
+    """For href attributes: the edge has checked the link, this line keeps `javascript:` out should it ever not."""
+    if not _HREF.match(url):
+        raise RenderError("a link in the event is not https")
+    return url
+
+
+def _lines(text: str) -> Markup:
+    return Markup("<br>\n").join(escape(text).split("\n"))
+
+
+def _quoted(text: str) -> str:
+    return "\n".join(f"> {line}".rstrip() for line in text.split("\n"))
+
+
+def _indented(text: str) -> str:
+    return text.replace("\n", "\n    ")
+
+
+@cache
+def _fields_of(model: type) -> frozenset[str] | None:
+    """The names a template may read of one of our frozen models; None for any other type."""
+    if issubclass(model, BaseModel):
+        return frozenset(model.model_fields)
+    if dataclasses.is_dataclass(model):
+        return frozenset(field.name for field in dataclasses.fields(model))
+    return None
+
+
+class Sandbox(ImmutableSandboxedEnvironment):
+    """Jinja's immutable sandbox, in which our models show their fields and nothing else (and do so quickly)."""
+
+    def getattr(self, obj: Any, attribute: str) -> Any | Undefined:
+        fields = _fields_of(type(obj))
+        if fields is None:
+            return super().getattr(obj, attribute)
+        return getattr(obj, attribute) if attribute in fields else self.undefined(obj=obj, name=attribute)
+
+    def getitem(self, obj: Any, argument: Any) -> Any | Undefined:
+        return super().getitem(obj, argument) if _fields_of(type(obj)) is None else self.getattr(obj, argument)
+
+
+@cache
+def _environment(locale: str, *, html: bool) -> Environment:
+    environment = Sandbox(
+        autoescape=html, undefined=StrictUndefined, trim_blocks=not html, lstrip_blocks=not html, cache_size=0
+    )
+    environment.filters["when"] = {"en": when_en, "fr": when_fr}[locale]
+    environment.filters.update({"link": _link, "lines": _lines} if html else {"quoted": _quoted, "indented": _indented})
+    return environment
+
+
+class Template:
+    """One compiled template. Rendering it needs no look-up and shares its mapping with the other templates."""
+
+    __slots__ = ("_environment", "_name", "_root")
+
+    def __init__(self, environment: Environment, name: str, source: str) -> None:
+        self._environment = environment
+        self._name = name
+        # The root function is what Template.render calls; going there directly saves a copy of the fields per template.
+        self._root: Callable[[Context], Iterable[str]] = environment.from_string(source).root_render_func
+
+    def render(self, fields: dict[str, Any]) -> str:
+        """The text for these fields. Raises RenderError; its words name the template and the field, never a value."""
+        try:
+            text = "".join(self._root(Context(self._environment, fields, self._name, {})))
+        except RenderError as error:
+            raise RenderError(f"{self._name}: {error}") from None
+        except UndefinedError as error:
+            raise RenderError(f"{self._name}: {error.message}") from None
+        except Exception as error:
+            # Without its cause: an exception's words and frames may hold the payload.
+            raise RenderError(f"{self._name}: {type(error).__name__}") from None
+        if len(text) > MAX_OUTPUT:
+            raise RenderError(f"{self._name}: the result is longer than {MAX_OUTPUT} characters")
+        return text
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TemplateSet:
+    """Subject, text and HTML of one kind in one locale."""
+
+    locale: str
+    subject: Template
+    text: Template
+    html: Template
+
+
+@cache
+def template_set(kind: str, locale: str) -> TemplateSet | None:
+    """The templates of a kind in a locale; None when there are none at all. RenderError when the set is not whole."""
+    if not _KIND.match(kind) or locale not in LOCALES:
+        return None
+    folder = files("postier.schemas.templates")
+    sources: Mapping[str, Any] = {ending: folder / f"{kind}.{locale}.{ending}" for ending in ("subject", "txt", "html")}
+    missing = [source.name for source in sources.values() if not source.is_file()]
+    if len(missing) == len(sources):
+        return None
+    if missing:
+        raise RenderError(f"no template {missing[0]}")
+
+    def compiled(ending: str) -> Template:
+        source = sources[ending]
+        try:
+            return Template(_environment(locale, html=ending == "html"), source.name, source.read_text("utf-8"))
+        except TemplateSyntaxError as error:
+            raise RenderError(f"{source.name}, line {error.lineno}: {error.message}") from None
+
+    return TemplateSet(locale, compiled("subject"), compiled("txt"), compiled("html"))
+
+
+def templates_for(kind: str, *locales: str | None) -> TemplateSet:
+    """The kind's templates in the first of these locales that has them, English at last. RenderError when none has."""
+    for locale in (*locales, "en"):
+        found = template_set(kind, locale) if locale else None
+        if found is not None:
+            return found
+    raise RenderError(f"no templates for the kind {kind!r}" if _KIND.match(kind) else "no templates for this kind")
