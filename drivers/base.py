@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import ClassVar, Generic, Literal, TypeVar
+from typing import ClassVar, Generic, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -17,11 +17,22 @@ from postier.schemas.receipt import Receipt
 class DriverOptions(BaseModel):
     """Base of every driver's typed options: frozen, and an unknown or missing key is an error that names it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)  # the input may be a secret
 
 
 OptionsT = TypeVar("OptionsT", bound=DriverOptions)
 Result = Receipt | DeliveryError
+
+
+class TokenSource(Protocol):
+    """Gives OAuth2 access tokens for one account. Called by several threads at once; caching is its own affair."""
+
+    def __call__(self, *, refused: str | None = None) -> str:
+        """Return a token that is good now.
+
+        `refused` is the token the server has just turned down: a cached copy of it must not come back. Raises
+        AuthenticationFailed when only a person can help, TemporaryError when the token service is away.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +40,15 @@ class Ports:
     """What a driver may need from outside. Everything has a default that works without postier around it.
 
     `resolve(host, port)` returns the addresses that may be connected to, as `(address, port)` pairs in order of
-    preference; it raises Unreachable for a host that does not resolve and SenderRefused for one the egress guard forbids.
-    `clock` is monotonic seconds. `idle_sessions` is how many idle connections this process may keep for the account.
+    preference; it raises Unreachable for a host that does not resolve and SenderRefused for one the egress guard
+    forbids. `clock` is monotonic seconds. `idle_sessions` is how many idle connections this process may keep for the
+    account. `tokens` is where an OAuth2 login gets its access tokens.
     """
 
     resolve: Callable[[str, int], list[tuple[str, int]]] | None = None
     clock: Callable[[], float] = time.monotonic
     idle_sessions: int = 4
+    tokens: TokenSource | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +69,8 @@ class CheckStep:
 class Driver(Generic[OptionsT]):
     """Sends mail for one account. Instances are shared by threads and live as long as the account's settings.
 
-    `announces_handover` says that `send` calls `email.handing_over()` itself right before the provider may own the mail;
-    otherwise the caller does so before `send`.
+    `announces_handover` says that `send` calls `email.handing_over()` itself right before the provider may own the
+    mail; otherwise the caller does so before `send`.
     """
 
     Options: ClassVar[type[DriverOptions]] = DriverOptions

@@ -1,0 +1,191 @@
+"""Reads replies off an SMTP connection: bounded in size, in lines and in time, and strict about their form.
+
+Limits: 64 kB a reply, 2 kB a line, 100 lines. RFC 5321 section 4.5.3.1.5 allows 512 octets a line; real servers exceed
+it.
+"""
+
+from __future__ import annotations
+
+import re
+import select
+import socket
+import ssl
+from collections.abc import Callable
+from typing import NamedTuple
+
+MAX_REPLY = 65_536  # octets
+MAX_LINE = 2_048  # octets
+MAX_LINES = 100
+_RECEIVE = 4_096
+_MARKS = (b" ", b"-", b"")
+_SLACK = 0.05  # seconds: timeouts nearer than this to each other are not worth a system call
+
+_ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?![.\d])")
+
+
+class WireBroken(Exception):
+    """The connection is of no more use. `sent` is how many octets of a failed write the kernel took."""
+
+    sent = 0
+
+
+class ConnectionLost(WireBroken):
+    """The peer closed or reset the connection."""
+
+
+class TooSlow(WireBroken):
+    """A reply or a write did not finish within its time."""
+
+
+class ProtocolBroken(WireBroken):
+    """What came is not SMTP, too big, or came unasked."""
+
+
+class Reply(NamedTuple):
+    """One complete reply. `text` is the server's words, lines joined by a line feed, nothing masked."""
+
+    code: int
+    text: str
+
+    @property
+    def enhanced(self) -> str | None:
+        """The RFC 3463 code at the start of the text, if there is one."""
+        found = _ENHANCED.match(self.text)
+        return found.group(1) if found else None
+
+
+class Wire:
+    """One connected socket: writes octets, reads replies. Not for several threads at once.
+
+    `timeout` is how many seconds one reply, or one write without progress, may take. `deadline` (on `clock`) ends
+    everything, whatever the progress: a server that sends an octet a second is cut.
+    """
+
+    def __init__(self, sock: socket.socket, *, timeout: float, clock: Callable[[], float]) -> None:
+        self.sock = sock
+        self.timeout = timeout
+        self.deadline = clock() + timeout
+        self._clock = clock
+        self._buffer = bytearray()
+        self._armed = timeout
+        sock.settimeout(timeout)
+
+    @property
+    def unread(self) -> bool:
+        """Octets have arrived that no reply has used."""
+        return bool(self._buffer)
+
+    def write(self, octets: bytes) -> int:
+        """Hand all octets to the kernel; returns their number. Raises ConnectionLost or TooSlow, `sent` set."""
+        done, size = 0, len(octets)
+        view: bytes | memoryview = octets
+        try:
+            while True:
+                self._arm(self.deadline)
+                done += self.sock.send(view)
+                if done >= size:
+                    return done
+                view = memoryview(octets)[done:]
+        except TimeoutError:
+            broken: WireBroken = TooSlow("too_slow: the server stopped taking what we send")
+        except OSError as error:
+            broken = ConnectionLost(_reason(error))
+        except TooSlow as error:
+            broken = error
+        broken.sent = done
+        raise broken from None
+
+    def read(self, *, timeout: float | None = None) -> Reply:
+        """Return the next reply. Raises ConnectionLost, TooSlow or ProtocolBroken.
+
+        `timeout` replaces both the usual time for a reply and the deadline.
+        """
+        limit = min(self._clock() + self.timeout, self.deadline) if timeout is None else self._clock() + timeout
+        buffer = self._buffer
+        lines: list[bytes] = []
+        code, total, searched = b"", 0, 0
+        while True:
+            end = buffer.find(b"\n", searched)
+            if end < 0:
+                searched = len(buffer)
+                if searched > MAX_LINE:
+                    raise ProtocolBroken("protocol: a reply line is longer than 2 kB")
+                self._receive(limit)
+                continue
+            line = bytes(buffer[:end]).removesuffix(b"\r")
+            del buffer[: end + 1]
+            searched = 0
+            total += end + 1
+            this, mark = line[:3], line[3:4]
+            if not (this.isdigit() and len(this) == 3 and b"2" <= this < b"6" and mark in _MARKS):
+                raise ProtocolBroken("protocol: the answer is not an SMTP reply")
+            if end > MAX_LINE or total > MAX_REPLY or len(lines) >= MAX_LINES:
+                raise ProtocolBroken("protocol: a reply is longer than 100 lines or 64 kB, or a line than 2 kB")
+            if lines and this != code:
+                raise ProtocolBroken("protocol: the lines of one reply carry different codes")
+            code = this
+            lines.append(line[4:])
+            if mark != b"-":
+                return Reply(int(code), b"\n".join(lines).decode("utf-8", "backslashreplace"))
+
+    def is_quiet(self) -> bool:
+        """Say whether an idle connection still stands and nothing came unasked."""
+        if self._buffer:
+            return False
+        poller = select.poll()
+        poller.register(self.sock, select.POLLIN)
+        if not poller.poll(0):
+            return True
+        if not isinstance(self.sock, ssl.SSLSocket):
+            return False
+        try:  # TLS 1.3 may send session tickets at any time: they are no reply
+            self._armed = 0.0
+            self.sock.settimeout(0)
+            self.sock.recv(1)
+        except ssl.SSLWantReadError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    def swap(self, sock: socket.socket) -> None:
+        """Go on over another socket (TLS around the old one); nothing read before survives."""
+        self.sock = sock
+        self._buffer.clear()
+        self._armed = self.timeout
+        sock.settimeout(self.timeout)
+
+    def close(self) -> None:
+        """Close at once, without a farewell. Calling twice is safe."""
+        self.sock.close()
+
+    def _arm(self, limit: float) -> None:
+        left = limit - self._clock()
+        if left <= 0:
+            raise TooSlow("too_slow: the server took longer than it may")
+        wanted = left if left < self.timeout else self.timeout
+        if abs(wanted - self._armed) > _SLACK:
+            self._armed = wanted
+            self.sock.settimeout(wanted)
+
+    def _receive(self, limit: float) -> None:
+        while True:
+            self._arm(limit)
+            try:
+                octets = self.sock.recv(_RECEIVE)
+            except TimeoutError:
+                if self._clock() >= limit - _SLACK:
+                    raise TooSlow("too_slow: no complete reply in time") from None
+                continue
+            except OSError as error:
+                raise ConnectionLost(_reason(error)) from None
+            if not octets:
+                raise ConnectionLost("the server closed the connection")
+            self._buffer += octets
+            return
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError):
+        return "the TLS connection broke"
+    return (error.strerror or "the connection broke").lower()

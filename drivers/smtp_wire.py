@@ -1,0 +1,450 @@
+"""Mails over SMTP sessions: one conversation carries several, and where the server can, their commands overlap.
+
+With PIPELINING (RFC 2920) MAIL, RCPT and DATA leave in one write, and those of the next mail right behind a body, so
+that a mail costs one round trip instead of four. On the wire:
+
+    MAIL RCPT DATA          <- 250 250 354
+    body . MAIL RCPT DATA   <- 250 (the first mail's verdict, yielded at once) 250 250 354
+    body .                  <- 250
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from postier.drivers.base import Result
+from postier.drivers.smtp_options import SAFE_ADDRESS, SmtpOptions
+from postier.drivers.smtp_reply import ConnectionLost, ProtocolBroken, Reply, WireBroken
+from postier.drivers.smtp_session import Session
+from postier.drivers.smtp_words import refusal, safe_words
+from postier.schemas.email import Email
+from postier.schemas.errors import (
+    AccountError,
+    DeliveryError,
+    EmailRefused,
+    OutcomeUnknown,
+    RecipientRefused,
+    SenderRefused,
+    Stage,
+    TemporaryError,
+)
+from postier.schemas.receipt import Receipt, Refusal
+
+_WINDOW = 100  # commands written ahead: their replies must fit the buffers of both ends (RFC 2920 section 3.1)
+_SMALL = 65_536  # octets that leave in one write
+_FOREIGN = frozenset({214, 220, 221, 235})  # replies that answer another command than MAIL, RCPT or a body
+_PROVIDER_ID = re.compile(
+    r"queued as:? ?([\w.@<>+-]{3,128})|\bid=([\w.@-]{3,128})|^(?:2\.\d\.\d )?O[Kk]:? ([\w.-]{16,128})\b"
+)
+_VERDICT_421 = re.compile(r"4\.7\.\d{1,3}")
+
+
+@dataclass(eq=False, slots=True)
+class Transaction:
+    """One mail on its way. `commands` are MAIL, each RCPT, DATA; `written` and `answered` count through them."""
+
+    email: Email
+    session: Session | None = None
+    commands: list[bytes] = field(default_factory=list)
+    written: int = 0
+    answered: int = 0
+    accepted: int = 0
+    stage: Stage = "mail"
+    refused: list[Refusal] = field(default_factory=list)
+    error: DeliveryError | None = None
+    last: Reply | None = None
+
+
+class Conversation:
+    """Speaks one mail after the other. `take` gives a session, idle or new; `dial` always a new one.
+
+    After a failed dial the rest of the conversation gets the same error without another try: a wrong password must not
+    be tried once per mail.
+    """
+
+    def __init__(
+        self,
+        options: SmtpOptions,
+        *,
+        take: Callable[[], Session],
+        dial: Callable[[], Session],
+        give_back: Callable[[Session], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._options = options
+        self._take: Callable[[], Session] | None = take
+        self._dial = dial
+        self._give_back = give_back
+        self._clock = clock
+        self._session: Session | None = None
+        self._failure: DeliveryError | None = None
+
+    def run(self, emails: Iterable[Email]) -> Iterator[tuple[Email, Result]]:
+        """Yield each mail's result before the next one's body leaves. Mails pulled but not yielded were not handed
+        over.
+        """
+        source = _Source(emails)
+        try:
+            current = self._announce(source.pull())
+            while current is not None:
+                error = self._negotiate(current)
+                if error is None:
+                    current.email.handing_over()
+                    error = self._write_body(current)
+                if error is not None:
+                    yield current.email, error
+                    current = self._announce(source.pull())
+                    continue
+                following = self._announce(source.pull())
+                yield current.email, self._verdict(current)
+                current = following
+        finally:
+            session, self._session = self._session, None
+            if session is not None:
+                self._give_back(session)
+        source.raise_failure()
+
+    # --- before the body
+
+    def _announce(self, email: Email | None) -> Transaction | None:
+        """Open the mail's transaction, and write it ahead of the replies where the server allows."""
+        if email is None:
+            return None
+        transaction = Transaction(email)
+        session = self._session
+        if session is not None and session.pipelining and not session.broken and not self._is_spent(session):
+            self._prepare(transaction, session)
+            if transaction.error is None:
+                try:
+                    self._renew_deadline(session)
+                    self._write_window(transaction, session)
+                except WireBroken:
+                    session.broken = True  # the verdict on the mail before may still be readable
+        return transaction
+
+    def _negotiate(self, transaction: Transaction) -> DeliveryError | None:
+        """Bring the server to wait for the body; else say why not."""
+        session: Session | None = None
+        try:
+            session = self._ready(transaction)
+            if transaction.error is None:
+                self._exchange(transaction, session)
+            return transaction.error
+        except ConnectionLost as lost:
+            if session is not None and session.uses > 1 and not transaction.answered:
+                return self._once_more(transaction)
+            return self._broken(transaction, lost)
+        except WireBroken as broken:
+            return self._broken(transaction, broken)
+        except DeliveryError as error:
+            return error
+
+    def _once_more(self, transaction: Transaction) -> DeliveryError | None:
+        """A session that died while it lay idle accepted nothing: one fresh connection within the same attempt."""
+        self._drop()
+        transaction.session = None
+        self._take = None
+        try:
+            session = self._ready(transaction)
+            if transaction.error is None:
+                self._exchange(transaction, session)
+            return transaction.error
+        except WireBroken as broken:
+            return self._broken(transaction, broken)
+        except DeliveryError as error:
+            return error
+
+    def _ready(self, transaction: Transaction) -> Session:
+        session = self._session
+        if session is not None and (session.broken or (self._is_spent(session) and transaction.session is None)):
+            session.leave()
+            session = None
+        if session is None:
+            session = self._session = self._open()
+        if session.uses:  # a new one still runs on the deadline of its dialling
+            self._renew_deadline(session)
+        if transaction.session is not session:
+            self._prepare(transaction, session)
+        return session
+
+    def _open(self) -> Session:
+        self._session = None
+        if self._failure is not None:
+            raise self._failure
+        take, self._take = self._take or self._dial, None
+        try:
+            return take()
+        except DeliveryError as error:
+            self._failure = error
+            raise
+
+    def _prepare(self, transaction: Transaction, session: Session) -> None:
+        transaction.session = session
+        session.uses += 1
+        transaction.written = transaction.answered = transaction.accepted = 0
+        transaction.refused.clear()
+        transaction.stage = "mail"
+        try:
+            transaction.commands = _commands(transaction.email, session, self._options.envelope_from)
+            transaction.error = None
+        except DeliveryError as error:
+            transaction.error = error
+
+    def _write_window(self, transaction: Transaction, session: Session) -> None:
+        first, size = transaction.written, _WINDOW if session.pipelining else 1
+        window = transaction.commands[first : first + size]
+        octets, replies = b"".join(window), len(window)
+        if session.odd and first == 0:
+            octets, replies = b"RSET\r\n" + octets, replies + 1
+        transaction.written = first + len(window)
+        session.send(octets, replies)
+
+    def _exchange(self, transaction: Transaction, session: Session) -> None:
+        """Read the reply to every command, writing on as the window allows. Sets `transaction.error` on a refusal."""
+        total = len(transaction.commands)
+        refusal_of_all: DeliveryError | None = None
+        while transaction.answered < total:
+            if transaction.answered == transaction.written:
+                if refusal_of_all is not None or (transaction.answered == total - 1 and not transaction.accepted):
+                    break  # nothing more was written ahead, so nothing more need be said
+                self._write_window(transaction, session)
+            if session.odd:
+                self._expect_reset(session)
+            reply = session.reply()
+            index = transaction.answered
+            transaction.answered = index + 1
+            transaction.last = reply
+            if reply.code == 421:
+                raise _Dismissed(reply)
+            if index == 0:
+                transaction.stage = "rcpt"
+                if not _accepts(reply):
+                    refusal_of_all = refusal(reply, "mail", session.secrets)
+            elif index < total - 1:
+                self._note_recipient(transaction, index - 1, reply, session)
+            else:
+                transaction.stage = "data"
+                self._begin_body(transaction, session, reply, refusal_of_all)
+                return
+        transaction.error = refusal_of_all or _worst(transaction.refused)
+        session.odd = True
+
+    @staticmethod
+    def _expect_reset(session: Session) -> None:
+        reply = session.reply()
+        if reply.code != 250:
+            raise ProtocolBroken("protocol: the server cannot reset the session")
+        session.odd = False
+
+    @staticmethod
+    def _note_recipient(transaction: Transaction, index: int, reply: Reply, session: Session) -> None:
+        if _accepts(reply):
+            transaction.accepted += 1
+        else:
+            error = refusal(reply, "rcpt", session.secrets)
+            transaction.refused.append(Refusal(transaction.email.recipients[index], error))
+
+    def _begin_body(
+        self, transaction: Transaction, session: Session, reply: Reply, refusal_of_all: DeliveryError | None
+    ) -> None:
+        if reply.code == 354:
+            session.in_body = True
+            if transaction.accepted and refusal_of_all is None:
+                transaction.stage = "body"
+                return
+            # RFC 2920 section 3.1: DATA may be granted though nobody was accepted; a lone dot ends it.
+            session.send(b".\r\n", 1)
+            session.reply()
+            session.in_body = False
+        elif reply.code < 400:
+            raise ProtocolBroken("protocol: the answer to DATA belongs to another command")
+        elif transaction.accepted and refusal_of_all is None:
+            refusal_of_all = refusal(reply, "data", session.secrets)
+        transaction.error = refusal_of_all or _worst(transaction.refused)
+        session.odd = True
+
+    # --- the body and after
+
+    def _write_body(self, transaction: Transaction) -> DeliveryError | None:
+        """Hand the whole body over; an error means that the server never saw its final dot."""
+        session = self._session
+        assert session is not None
+        try:
+            session.expected += 1
+            session.wire.write(_stuffed(transaction.email.mime))
+        except WireBroken as broken:
+            words = self._last_words(session)
+            self._drop()
+            if words is not None and words.code >= 400:
+                return _kept(refusal(words, "body", session.secrets))
+            return TemporaryError(f"cut inside the body: {broken}", stage="body")
+        session.mails += 1
+        return None
+
+    @staticmethod
+    def _last_words(session: Session) -> Reply | None:
+        """A server that refuses in the middle of a body says why before it closes."""
+        try:
+            return session.wire.read(timeout=0.5)
+        except WireBroken:
+            return None
+
+    def _verdict(self, transaction: Transaction) -> Result:
+        """The reply to the final dot. Whatever goes wrong here, the mail may have left."""
+        session = transaction.session
+        assert session is not None
+        try:
+            reply = session.wire.read(timeout=self._options.final_timeout)
+            session.expected -= 1
+            session.in_body = False
+            if not session.expected and session.wire.unread:
+                session.broken = True
+            accepted = _accepts(reply)
+        except WireBroken as broken:
+            self._drop()
+            return _unknown(transaction, str(broken))
+        if accepted:
+            return _receipt(transaction, reply, session)
+        if reply.code == 421:
+            self._drop()
+            # A server that shuts down may say so after it took the mail; only a policy reason is a verdict on this
+            # mail.
+            if not _VERDICT_421.match(reply.enhanced or ""):
+                return _unknown(transaction, safe_words(reply.text, session.secrets), reply)
+        return refusal(reply, "body", session.secrets)
+
+    # --- the session
+
+    def _renew_deadline(self, session: Session) -> None:
+        session.wire.deadline = self._clock() + self._options.total_deadline
+
+    def _is_spent(self, session: Session) -> bool:
+        return session.mails >= self._options.max_mails_per_session
+
+    def _drop(self) -> None:
+        if self._session is not None:
+            self._session.drop()
+            self._session = None
+
+    def _broken(self, transaction: Transaction, broken: WireBroken) -> DeliveryError:
+        secrets = self._session.secrets if self._session is not None else ()
+        self._drop()
+        if isinstance(broken, _Dismissed):
+            return _kept(refusal(broken.reply, transaction.stage, secrets))
+        return TemporaryError(str(broken), stage=transaction.stage)
+
+
+class _Dismissed(WireBroken):
+    """The server said 421: it closes the connection, and that is nobody's fault but the moment's."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply.text)
+        self.reply = reply
+
+
+class _Source:
+    """The caller's mails. A failure while one is made waits until the mail before it has its verdict."""
+
+    def __init__(self, emails: Iterable[Email]) -> None:
+        self._emails = iter(emails)
+        self._failure: Exception | None = None
+
+    def pull(self) -> Email | None:
+        try:
+            return next(self._emails, None)
+        except Exception as failure:
+            self._failure = failure
+            return None
+
+    def raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+
+def _commands(email: Email, session: Session, envelope_from: str | None) -> list[bytes]:
+    """MAIL, RCPT of everybody, DATA; raises what can be known before anything is said."""
+    mime = email.mime
+    sender = email.envelope_from if envelope_from is None else envelope_from
+    if sender and not SAFE_ADDRESS.fullmatch(sender):
+        raise SenderRefused("the envelope sender is not an address", stage="mail")
+    if not email.recipients or not all(map(SAFE_ADDRESS.fullmatch, email.recipients)):
+        raise RecipientRefused("a recipient is not an address", stage="rcpt")
+    size = len(mime)
+    if session.size_limit is not None and size > session.size_limit:
+        raise EmailRefused(f"the mail has {size} octets; the server takes {session.size_limit}", stage="mail")
+    if mime.count(b"\n") != mime.count(b"\r\n") or mime.count(b"\r") != mime.count(b"\n") or b"\0" in mime:
+        raise EmailRefused("the mail has a bare line end or a NUL", stage="body")
+    mail = f"MAIL FROM:<{sender}>"
+    if "SIZE" in session.extensions:
+        mail += f" SIZE={size}"
+    rcpts = [f"RCPT TO:<{address}>\r\n" for address in email.recipients]
+    if email.smtputf8 or not (mime.isascii() and sender.isascii() and all(map(str.isascii, email.recipients))):
+        if not session.utf8:
+            raise RecipientRefused(
+                "no_smtputf8: the server takes no internationalised mail", enhanced="5.6.7", stage="mail"
+            )
+        mail += " SMTPUTF8" if "8BITMIME" not in session.extensions else " BODY=8BITMIME SMTPUTF8"
+    return [f"{mail}\r\n".encode(), *map(str.encode, rcpts), b"DATA\r\n"]
+
+
+def _stuffed(mime: bytes) -> bytes:
+    """The body as it goes over the wire: dots doubled, a lone dot at the end (RFC 5321 section 4.5.2)."""
+    if b"\r\n." in mime:
+        mime = mime.replace(b"\r\n.", b"\r\n..")
+    if mime.startswith(b"."):
+        mime = b"." + mime
+    return mime + (b".\r\n" if mime.endswith(b"\r\n") or not mime else b"\r\n.\r\n")
+
+
+def _accepts(reply: Reply) -> bool:
+    """A 2xx that can be meant for MAIL, RCPT or a body. Another command's 2xx means that we and the server disagree."""
+    if reply.code == 250:
+        return True
+    if reply.code in _FOREIGN or 300 <= reply.code < 400:
+        raise ProtocolBroken("protocol: the answer belongs to another command")
+    return reply.code < 300
+
+
+def _worst(refused: list[Refusal]) -> DeliveryError:
+    """One error for a mail that nobody may get: what a retry can mend first, then the account's faults."""
+    errors = [refusal.error for refusal in refused]
+    for kind in (TemporaryError, AccountError):
+        for error in errors:
+            if isinstance(error, kind):
+                return error
+    return errors[0]
+
+
+def _kept(error: DeliveryError) -> DeliveryError:
+    """After 421 the mail is to be tried again, whatever else the reply says."""
+    if error.code != 421 or isinstance(error, TemporaryError):
+        return error
+    return TemporaryError(error.text, code=error.code, enhanced=error.enhanced, stage=error.stage)
+
+
+def _unknown(transaction: Transaction, text: str, reply: Reply | None = None) -> OutcomeUnknown:
+    last = reply or transaction.last
+    return OutcomeUnknown(
+        f"no verdict on the whole body: {text}",
+        stage="body",
+        code=reply.code if reply else None,
+        enhanced=reply.enhanced if reply else None,
+        evidence={
+            "bytes": len(transaction.email.mime),
+            "stage": "body",
+            "last_reply": f"{last.code} {safe_words(last.text)}" if last else "",
+        },
+    )
+
+
+def _receipt(transaction: Transaction, reply: Reply, session: Session) -> Receipt:
+    found = _PROVIDER_ID.search(reply.text)
+    return Receipt(
+        provider_id=found[found.lastindex or 0] if found else None,
+        code=reply.code,
+        enhanced=reply.enhanced,
+        text=safe_words(reply.text, session.secrets),
+        refused=tuple(transaction.refused),
+    )

@@ -1,0 +1,87 @@
+"""Turns replies and broken connections into our errors, and makes servers' words safe to show."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from postier.drivers.replies import ReplyClass, classify
+from postier.drivers.smtp_reply import Reply
+from postier.schemas.errors import (
+    AccountError,
+    AuthenticationFailed,
+    DeliveryError,
+    EmailRefused,
+    PermanentError,
+    RateLimited,
+    RecipientRefused,
+    SenderRefused,
+    Stage,
+    TemporaryError,
+)
+
+MAX_WORDS = 300  # characters
+_LONGEST_WAIT = 86_400.0  # seconds: a server that asks for more is asked again tomorrow
+
+_ADDRESS = re.compile(r"([^\s<>@\"'(),:;=\[\]])[^\s<>@\"'(),:;=\[\]]*@([\w\[])[\w.:\[\]-]*")
+_UNIT = r"(?:s\b|secs?\b|seconds?|m\b|mins?\b|minutes?|h\b|hrs?\b|hours?)"
+_WAIT = re.compile(
+    rf"(?:(?:in|after|for|wait|another|least)\s+|delay[=: ]\s*|retry[-_ ]?after[=: ]\s*)(\d{{1,6}})\s*({_UNIT})?",
+    re.IGNORECASE,
+)
+_CROWDED = re.compile(
+    r"too many (?:recipients|rcpts?)|recipients? limit|maximum (?:number of )?recipients", re.IGNORECASE
+)
+
+
+def safe_words(text: str, secrets: Sequence[str] = ()) -> str:
+    """The server's words as people may see them: one line of 300 characters, addresses masked, secrets and control
+    characters gone."""
+    for secret in secrets:
+        if secret in text:
+            text = text.replace(secret, "***")
+    if "@" in text:
+        text = _ADDRESS.sub(r"\1***@\2***", text[: 4 * MAX_WORDS])
+    if "\n" in text:
+        text = " ".join(text.splitlines())
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:MAX_WORDS])
+    return text[:MAX_WORDS]
+
+
+def wished_wait(text: str) -> float | None:
+    """The seconds a server asks us to wait, if its words say a time."""
+    found = _WAIT.search(text)
+    if found is None:
+        return None
+    number, unit = float(found.group(1)), (found.group(2) or "s")[0].lower()
+    return min(number * {"s": 1, "m": 60, "h": 3600}[unit], _LONGEST_WAIT)
+
+
+def refusal(reply: Reply, stage: Stage, secrets: Sequence[str] = ()) -> DeliveryError:
+    """The error one refusing reply stands for."""
+    code, enhanced = reply.code, reply.enhanced
+    reply_class = str(classify(code, enhanced, reply.text, "data" if stage == "body" else stage))
+    if reply_class == ReplyClass.SENT:  # a 2xx or 3xx where it has no meaning
+        reply_class = str(ReplyClass.RETRY)
+    words = safe_words(reply.text, secrets)
+    details: dict[str, Any] = {"code": code, "enhanced": enhanced, "stage": stage, "reply_class": reply_class}
+    if reply_class == ReplyClass.THROTTLE:
+        crowded = enhanced in ("4.5.3", "5.5.3") or bool(_CROWDED.search(reply.text))
+        return RateLimited(words, retry_after=wished_wait(reply.text), too_many_recipients=crowded, **details)
+    if reply_class == ReplyClass.RETRY or code == 421:
+        return TemporaryError(words, retry_after=wished_wait(reply.text), **details)
+    if stage == "auth":
+        return AuthenticationFailed(words, **details)
+    if reply_class == ReplyClass.SUPPRESS:
+        return RecipientRefused(words, suppress=True, **details)
+    return _BY_CLASS[reply_class](words, **details)
+
+
+_BY_CLASS: dict[str, type[PermanentError] | type[AccountError]] = {
+    ReplyClass.PERMANENT_RECIPIENT: RecipientRefused,
+    ReplyClass.PERMANENT_CONTENT: EmailRefused,
+    ReplyClass.CONFIG: SenderRefused,
+    ReplyClass.AUTH: AuthenticationFailed,
+}
