@@ -1,0 +1,53 @@
+"""What a worker does with the ledger: claim, renew, settle."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+
+from postier.ledger.entries import Claimed, Entry, Handed, flatten
+from postier.ledger.store import Store
+
+_HOUSEKEEPING = 100
+
+
+class Claims:
+    """One worker's view of the ledger. Methods raise LedgerUnavailable and may then be called again safely.
+
+    `lease` is in seconds; what is not renewed within it goes to another worker.
+    """
+
+    def __init__(self, store: Store, worker: str, *, lease: float, crash_limit: int, keep_sent: int) -> None:
+        self.store = store
+        self.worker = worker
+        self.lease = lease
+        self._crash_limit = crash_limit
+        self._keep_sent = keep_sent
+        self._names = itertools.count(1)
+
+    def claim(self, conversations: int, size: int) -> tuple[float, list[Handed]]:
+        """Take up to `conversations` conversations of up to `size` deliveries each; 0 does the housekeeping only.
+
+        Returns the seconds until something may be due, and the conversations. A reply that gets lost costs one lease.
+        """
+        name = f"{self.worker}.{next(self._names)}"
+        reply = self.store.run(
+            "claim",
+            (
+                self.worker, conversations, size, int(self.lease * 1e6), _HOUSEKEEPING, self._crash_limit,
+                self._keep_sent, name,
+            ),
+        )  # fmt: skip
+        return reply[0] / 1e6, [Handed.read(row) for row in reply[1:]]
+
+    def settle(self, entries: Sequence[Entry]) -> list[int]:
+        """Write outcomes; answers OK, STALE or SUPERSEDED per entry. Repeating an entry is safe."""
+        answers: list[int] = self.store.run("settle", (self._keep_sent, len(entries), *flatten(entries)))
+        return answers
+
+    def renew(self, conversations: Iterable[tuple[str, str]], held: Iterable[Claimed]) -> set[str]:
+        """Keep (account, conversation) slots and deliveries for another lease; returns the ids held no longer."""
+        slots = [value for pair in conversations for value in pair]
+        ids = [value for delivery in held for value in (delivery.id, delivery.fence)]
+        lost = self.store.run("renew", (int(self.lease * 1e6), len(slots) // 2, *slots, *ids))
+        return {value.decode() for value in lost}

@@ -1,0 +1,123 @@
+"""What the ledger hands out and what it is told: claimed deliveries and settle entries."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from postier.ledger.store import Argument
+
+Entry = tuple[Argument, ...]
+
+OK, STALE, SUPERSEDED = 1, 0, 2
+
+_WORDS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """One delivery that this worker may work on, as long as it holds `fence`. Times are Redis microseconds.
+
+    `attempt` counts from 1; `crashes` counts workers that died holding it.
+    """
+
+    id: str
+    fence: int
+    attempt: int
+    crashes: int
+    tenant: str
+    kind: str
+    version: int
+    event: str
+    message_id: str
+    deadline: int
+    accepted_at: int
+    on_unknown: str
+    payload: bytes = field(repr=False)
+    recipient: str
+
+    @classmethod
+    def read(cls, row: Sequence[Any]) -> Claimed:
+        """Read one row of the claim script."""
+        text = [value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in row[4:12]]
+        tenant, kind, version, event, message_id, deadline, accepted_at, on_unknown = text
+        return cls(
+            row[0].decode(), row[1], row[2], row[3], tenant, kind, int(version), event, message_id, int(deadline),
+            int(accepted_at), on_unknown, row[12], row[13].decode("utf-8", "replace"),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """A conversation's worth of deliveries of one account."""
+
+    name: str
+    account: str
+    deliveries: tuple[Claimed, ...]
+
+    @classmethod
+    def read(cls, row: Sequence[Any]) -> Handed:
+        """Read one conversation of the claim script."""
+        return cls(row[0].decode(), row[1].decode(), tuple(Claimed.read(item) for item in row[2:]))
+
+
+class Reply(NamedTuple):
+    """What the other side said last: SMTP or HTTP code, RFC 3463 code, its words."""
+
+    code: int | None = None
+    enhanced: str | None = None
+    words: str = ""
+
+    def arguments(self) -> tuple[Argument, Argument, Argument]:
+        """As the settle script takes it."""
+        return self.code or "", self.enhanced or "", self.words[:_WORDS]
+
+
+def history(what: str, **facts: Any) -> str:
+    """One line of a delivery's timeline; empty facts are left out."""
+    return json.dumps({"what": what, **{key: value for key, value in facts.items() if value not in (None, "")}})
+
+
+def mark(delivery: Claimed) -> Entry:
+    """The next octet may make the provider own the mail."""
+    return ("mark", delivery.id, delivery.fence)
+
+
+def sent(
+    delivery_id: str, fence: int, reply: Reply, *, provider_id: str | None, took: int, timeline: str = ""
+) -> Entry:
+    """The provider took it; `took` is microseconds."""
+    return ("sent", delivery_id, fence, *reply.arguments(), (provider_id or "")[:200], took, timeline)
+
+
+def retry(delivery: Claimed, reply: Reply, *, delay: float, spend: bool, cause: str, timeline: str) -> Entry:
+    """Wait `delay` seconds; `spend` says whether this attempt counts. What would wait past its deadline expires."""
+    spent = int(spend)
+    return ("retry", delivery.id, delivery.fence, int(delay * 1e6), spent, cause, *reply.arguments(), timeline)
+
+
+def end(delivery: Claimed, reply: Reply, *, state: str, cause: str, timeline: str) -> Entry:
+    """The delivery ends as `failed`, `expired`, `unknown`, `suppressed` or `discarded`."""
+    return ("end", delivery.id, delivery.fence, state, cause, *reply.arguments(), timeline)
+
+
+def back(delivery: Claimed) -> Entry:
+    """Never started: to the head of its lane, permit and attempt returned."""
+    return ("back", delivery.id, delivery.fence)
+
+
+def free(conversation: str, account: str) -> Entry:
+    """The conversation is over, its slot is free."""
+    return ("free", conversation, account)
+
+
+def park(account: str, *, seconds: float, cause: str, words: str) -> Entry:
+    """The account stops and keeps its mail, for `seconds` or (0) until a person resumes it."""
+    return ("park", account, "", int(seconds * 1e6), cause, words[:_WORDS])
+
+
+def flatten(entries: Iterable[Entry]) -> list[Argument]:
+    """Entries as script arguments."""
+    return [value for entry in entries for value in entry]

@@ -1,0 +1,105 @@
+"""Accepting events: one script call for a batch, each event whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from postier.ledger.payload import Payload, seal_payload
+from postier.ledger.store import Argument, Store
+from postier.schemas.account import Account
+from postier.schemas.address import address_key, mask_address
+from postier.schemas.envelope import Envelope, new_event_id
+from postier.schemas.errors import IdempotencyConflict, LedgerUnavailable
+from postier.schemas.events import Recipient
+from postier.settings.seal import Sealer
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """An event that passed the hard edge, with its recipients and the account it leaves by."""
+
+    envelope: Envelope
+    recipients: tuple[Recipient, ...]
+    account: Account
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The ledger's answer: the event's id, one delivery id per recipient, and whether it was known before."""
+
+    id: str
+    deliveries: tuple[str, ...]
+    duplicate: bool
+
+
+def recipient_key(sealer: Sealer, address: str) -> str:
+    """A keyed fingerprint of an address: tells equal recipients without telling who they are."""
+    return hmac.new(sealer.fingerprint_key, address_key(address).encode(), hashlib.sha256).hexdigest()[:24]
+
+
+def _micros(seconds: float) -> int:
+    return int(seconds * 1_000_000)
+
+
+class Publisher:
+    """Writes admitted events to the ledger."""
+
+    def __init__(self, store: Store, sealer: Sealer, *, keep_keys: int = 7 * 86_400) -> None:
+        self._store = store
+        self._sealer = sealer
+        self._keep_keys = keep_keys
+
+    def publish(self, events: Sequence[Admitted]) -> list[Accepted | IdempotencyConflict | LedgerUnavailable]:
+        """Accept a batch in one round trip; answers in the same order.
+
+        Raises LedgerUnavailable when Redis gave no answer: publishing the same events again is safe then.
+        """
+        args: list[Argument] = [self._keep_keys, len(events)]
+        for event in events:
+            args.extend(self._arguments(event))
+        return [self._read(row) for row in self._store.run("publish", args)]
+
+    def _arguments(self, event: Admitted) -> Iterable[Argument]:
+        envelope, data = event.envelope, event.envelope.data
+        expiries = [limit.timestamp() for limit in (data.expires(), envelope.expires_at) if limit is not None]
+        supersedes = envelope.supersedes or data.supersede_key(event.recipients[0]) or ""
+        if supersedes:
+            supersedes = hashlib.sha256(f"{envelope.kind}\0{supersedes}".encode()).hexdigest()[:32]
+        yield f"{envelope.tenant}:{envelope.idempotency_key or envelope.id}"
+        yield envelope.fingerprint()
+        yield envelope.id
+        yield envelope.tenant
+        yield envelope.kind
+        yield envelope.schema_version
+        yield event.account.name
+        yield "u" if data.is_urgent else "b"
+        yield data.on_unknown
+        yield _micros(data.deadline.total_seconds())
+        yield _micros(min(expiries)) if expiries else 0
+        yield _micros(envelope.not_before.timestamp()) if envelope.not_before else 0
+        yield supersedes
+        yield len(event.recipients)
+        domain = event.account.sender.address.rpartition("@")[2]
+        several = len(event.recipients) > 1
+        body = data.model_dump_json(exclude_none=True).encode()
+        for recipient in event.recipients:
+            if several and "recipients" in type(data).model_fields:
+                body = data.model_copy(update={"recipients": (recipient,)}).model_dump_json(exclude_none=True).encode()
+            identity = new_event_id()
+            yield identity
+            yield mask_address(recipient.address)
+            yield recipient_key(self._sealer, recipient.address)
+            yield f"<{identity}@{domain}>"
+            yield seal_payload(self._sealer, identity, Payload(body, recipient, envelope.reply_to))
+
+    @staticmethod
+    def _read(row: Sequence[bytes]) -> Accepted | IdempotencyConflict | LedgerUnavailable:
+        status = row[0]
+        if status == b"conflict":
+            return IdempotencyConflict()
+        if status == b"busy":
+            return LedgerUnavailable("the ledger is busy: its memory is three quarters full", retry_after=5.0)
+        return Accepted(row[1].decode(), tuple(item.decode() for item in row[2:]), status == b"duplicate")

@@ -1,0 +1,84 @@
+-- Accept events, each whole or not at all. ARGV: key lifetime (s), number of events, then per event:
+--   key, fingerprint, event id, tenant, kind, version, account, class, on_unknown, lifetime (us), expiry (us, 0),
+--   not before (us, 0), supersede key or '', number of deliveries, then per delivery: id, masked recipient, recipient key, Message-ID, payload.
+-- Answers per event: {'new' | 'duplicate' | 'conflict' | 'busy', event id, delivery ids...}.
+local function memory_is_short()
+  local known = redis.call('GET', P .. 'memory')
+  if known then return known == 'short' end
+  local info = redis.call('INFO', 'memory')
+  local used = tonumber(string.match(info, 'used_memory:(%d+)'))
+  local max = tonumber(string.match(info, 'maxmemory:(%d+)')) or 0
+  local short = max > 0 and used > 0.75 * max
+  redis.call('SET', P .. 'memory', short and 'short' or 'fine', 'PX', 500)
+  return short
+end
+
+local function supersede(key, by)
+  local older = redis.call('GET', key)
+  if older then
+    local record = P .. 'delivery:' .. older
+    local state = redis.call('HGET', record, 'state')
+    if state == 'waiting' then
+      redis.call('HSET', record, 'state', 'discarded', 'cause', 'superseded', 'by', by, 'ended_at', NOWS)
+      note(older, cjson.encode({ what = 'superseded', by = by }))
+      finish(older, 'discarded', tonumber(ARGV[1]), true)
+    elseif state == 'leased' then
+      redis.call('HSET', record, 'superseded', by)
+    end
+  end
+end
+
+local busy = memory_is_short()
+local answers = {}
+local i = 3
+local any = false
+for _ = 1, tonumber(ARGV[2]) do
+  local key, fingerprint, event, tenant, kind, version = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]
+  local account, class, on_unknown, lifetime = ARGV[i + 6], ARGV[i + 7], ARGV[i + 8], tonumber(ARGV[i + 9])
+  local expiry, not_before, sup, count = tonumber(ARGV[i + 10]), tonumber(ARGV[i + 11]), ARGV[i + 12], tonumber(ARGV[i + 13])
+  i = i + 14
+  local deadline = math.max(NOW, not_before) + lifetime
+  if expiry > 0 then deadline = math.min(deadline, expiry) end
+  deadline = n2s(deadline)
+  local first = redis.call('HMGET', P .. 'key:' .. key, 'fingerprint', 'event', 'deliveries')
+  if first[1] then
+    local answer = { first[1] == fingerprint and 'duplicate' or 'conflict', first[2] }
+    for id in string.gmatch(first[3], '[^,]+') do answer[#answer + 1] = id end
+    answers[#answers + 1] = answer
+    i = i + count * 5
+  elseif busy then
+    answers[#answers + 1] = { 'busy', event }
+    i = i + count * 5
+  else
+    local answer = { 'new', event }
+    for d = 1, count do
+      local id, masked, rkey, message_id, payload = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
+      i = i + 5
+      answer[#answer + 1] = id
+      redis.call('HSET', P .. 'delivery:' .. id, 'state', 'waiting', 'fence', 0, 'attempt', 0, 'event', event, 'tenant',
+        tenant, 'kind', kind, 'version', version, 'account', account, 'class', class, 'on_unknown', on_unknown, 'accepted_at',
+        NOWS, 'deadline', deadline, 'recipient', masked, 'rkey', rkey, 'message_id', message_id, 'key', key)
+      redis.call('SET', P .. 'payload:' .. id, payload)
+      redis.call('ZADD', P .. 'deadline', deadline, id)
+      if not_before > NOW then
+        redis.call('HSET', P .. 'delivery:' .. id, 'due', n2s(not_before))
+        redis.call('ZADD', P .. 'scheduled', n2s(not_before), id)
+      else
+        redis.call('RPUSH', lane(account, class), id)
+        any = true
+      end
+      if sup ~= '' then
+        local pointer = P .. 'latest:' .. tenant .. ':' .. sup
+        supersede(pointer, id)
+        redis.call('SET', pointer, id, 'PXAT', string.format('%.0f', tonumber(deadline) / 1000))
+      end
+    end
+    if any then redis.call('ZADD', P .. 'due:' .. class, 'NX', NOWS, account) end
+    local ids = table.concat(answer, ',', 3)
+    redis.call('HSET', P .. 'key:' .. key, 'fingerprint', fingerprint, 'event', event, 'deliveries', ids)
+    redis.call('EXPIRE', P .. 'key:' .. key, tonumber(ARGV[1]))
+    answers[#answers + 1] = answer
+  end
+end
+if any then wake() end
+return answers

@@ -1,0 +1,20 @@
+-- Say what this worker really holds. ARGV: lease (us), number of conversations, (account, conversation)..., (id, fence)...
+-- Answers the ids that it no longer holds. What is not renewed comes back after one lease.
+local TO = n2s(NOW + tonumber(ARGV[1]))
+local count = tonumber(ARGV[2])
+redis.call('SET', P .. 'tick', NOWS)
+local i = 3
+for _ = 1, count do
+  redis.call('ZADD', P .. 'sending:' .. ARGV[i], 'XX', TO, ARGV[i + 1])
+  i = i + 2
+end
+local lost = {}
+for j = i, #ARGV, 2 do
+  local r = redis.call('HMGET', P .. 'delivery:' .. ARGV[j], 'state', 'fence')
+  if r[2] == ARGV[j + 1] and (r[1] == 'leased' or r[1] == 'sending') then
+    redis.call('ZADD', P .. 'lease', TO, ARGV[j])
+  else
+    lost[#lost + 1] = ARGV[j]
+  end
+end
+return lost

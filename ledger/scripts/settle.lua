@@ -1,0 +1,130 @@
+-- Write what became of claimed deliveries; each entry is accepted only from the holder of the fence.
+-- ARGV: record lifetime (s), number of entries, then per entry: verb, id, fence, then per verb
+--   mark                                    -> 1, 2 superseded meanwhile, 0 stale
+--   sent  code, enhanced, words, provider id, microseconds, history or ''
+--   retry delay (us), spend (0|1), cause, code, enhanced, words, history
+--   end   state, cause, code, enhanced, words, history
+--   back                                    unstarted: to the head of its lane, permit and attempt returned
+--   free  (id: conversation, fence: account)   the conversation is over
+--   park  (id: account, fence: '') until (us from now, 0: a person), cause, words -> 1 parked, 0 was not ready
+-- Repeating a settled entry is safe: it answers 1 again.
+local KEPT = tonumber(ARGV[1])
+-- The last attempt starts this long (us) before the deadline instead of never.
+local LAST_CALL = 5000000
+local answers = {}
+local i = 3
+
+local function release_permit(account)
+  local key = P .. 'account:' .. account
+  local a = redis.call('HMGET', key, 'second_t', 'second_tat', 'minute_t', 'minute_tat')
+  if a[1] and a[2] then redis.call('HSET', key, 'second_tat', n2s(tonumber(a[2]) - tonumber(a[1]))) end
+  if a[3] and a[4] then redis.call('HSET', key, 'minute_tat', n2s(tonumber(a[4]) - tonumber(a[3]))) end
+end
+
+local function holds(r, fence) return r[2] == fence and (r[1] == 'leased' or r[1] == 'sending') end
+
+local verbs = {}
+
+function verbs.mark(id, fence)
+  local record = P .. 'delivery:' .. id
+  local r = redis.call('HMGET', record, 'state', 'fence', 'superseded')
+  if r[2] ~= fence or r[1] ~= 'leased' then return r[1] == 'sending' and r[2] == fence and 1 or 0 end
+  if r[3] then return 2 end
+  redis.call('HSET', record, 'state', 'sending', 'sending_at', NOWS)
+  return 1
+end
+
+function verbs.sent(id, fence)
+  local record = P .. 'delivery:' .. id
+  local r = redis.call('HMGET', record, 'state', 'fence')
+  local code, enhanced, words, provider_id, took, history =
+    ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]
+  i = i + 6
+  if r[2] ~= fence then return 0 end
+  if r[1] == 'sent' then return 1 end
+  -- Proof of acceptance wins over every doubt that arose meanwhile with the same fence.
+  if r[1] ~= 'sending' and r[1] ~= 'leased' and r[1] ~= 'unknown' and r[1] ~= 'waiting' then return 0 end
+  if r[1] == 'unknown' then redis.call('ZREM', P .. 'ended:unknown', id) end
+  redis.call('HSET', record, 'state', 'sent', 'ended_at', NOWS, 'code', code, 'enhanced', enhanced, 'words', words,
+    'provider_id', provider_id, 'took', took)
+  if history ~= '' then note(id, history) end
+  finish(id, 'sent', KEPT, true)
+  return 1
+end
+
+verbs['retry'] = function(id, fence)
+  local record = P .. 'delivery:' .. id
+  local r = redis.call('HMGET', record, 'state', 'fence', 'deadline')
+  local delay, spend, cause, code, enhanced, words, history =
+    tonumber(ARGV[i]), ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6]
+  i = i + 7
+  if not holds(r, fence) then return r[2] == fence and (r[1] == 'waiting' or r[1] == 'expired') and 1 or 0 end
+  if spend == '0' then
+    redis.call('HINCRBY', record, 'attempt', -1)
+    redis.call('HINCRBY', record, 'deferred', 1)
+  end
+  local deadline = tonumber(r[3])
+  local due = NOW + delay
+  note(id, history)
+  if due >= deadline then due = deadline - LAST_CALL end
+  if due <= NOW then
+    redis.call('HSET', record, 'state', 'expired', 'ended_at', NOWS, 'cause', cause, 'code', code, 'enhanced', enhanced, 'words', words)
+    finish(id, 'expired', 0, false)
+    return 1
+  end
+  redis.call('HSET', record, 'state', 'waiting', 'due', n2s(due), 'cause', cause, 'code', code, 'enhanced', enhanced, 'words', words)
+  redis.call('HDEL', record, 'crashes')
+  redis.call('ZREM', P .. 'lease', id)
+  redis.call('ZADD', P .. 'scheduled', n2s(due), id)
+  return 1
+end
+
+verbs['end'] = function(id, fence)
+  local record = P .. 'delivery:' .. id
+  local r = redis.call('HMGET', record, 'state', 'fence')
+  local state, cause, code, enhanced, words, history =
+    ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]
+  i = i + 6
+  if not holds(r, fence) then return r[2] == fence and r[1] == state and 1 or 0 end
+  redis.call('HSET', record, 'state', state, 'cause', cause, 'ended_at', NOWS, 'code', code, 'enhanced', enhanced, 'words', words)
+  note(id, history)
+  finish(id, state, state == 'discarded' and KEPT or 0, state == 'discarded')
+  return 1
+end
+
+function verbs.back(id, fence)
+  local record = P .. 'delivery:' .. id
+  local r = redis.call('HMGET', record, 'state', 'fence', 'account', 'class')
+  if r[1] ~= 'leased' or r[2] ~= fence then return r[1] == 'waiting' and r[2] == fence and 1 or 0 end
+  redis.call('HSET', record, 'state', 'waiting')
+  redis.call('HINCRBY', record, 'attempt', -1)
+  redis.call('ZREM', P .. 'lease', id)
+  release_permit(r[3])
+  to_lane(id, r[3], r[4], true)
+  wake()
+  return 1
+end
+
+function verbs.free(conversation, account)
+  redis.call('ZREM', P .. 'sending:' .. account, conversation)
+  make_all_due(account)
+  return 1
+end
+
+function verbs.park(account)
+  local key = P .. 'account:' .. account
+  local lasts, cause, words = tonumber(ARGV[i]), ARGV[i + 1], ARGV[i + 2]
+  i = i + 3
+  if redis.call('HGET', key, 'state') ~= 'ready' then return 0 end
+  redis.call('HSET', key, 'state', 'parked', 'reason', cause, 'words', words, 'since', NOWS, 'until',
+    lasts > 0 and n2s(NOW + lasts) or '0')
+  if lasts > 0 then redis.call('ZADD', P .. 'parked', n2s(NOW + lasts), account) end
+  return 1
+end
+
+for _ = 1, tonumber(ARGV[2]) do
+  local verb, id, fence = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  i = i + 3
+  answers[#answers + 1] = verbs[verb](id, fence)
+end
+return answers

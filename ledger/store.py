@@ -1,0 +1,107 @@
+"""The one way to Redis: a connection with explicit timeouts, and the Lua scripts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import BusyLoadingError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
+
+from postier.schemas.errors import ConfigurationError, LedgerUnavailable
+
+Argument = str | bytes | int | float
+
+# Everything but publish must still run when memory is full, or nothing could drain.
+_DRAINS = {"claim", "settle", "renew", "manage", "configure"}
+_REFUSALS = ("OOM", "MISCONF", "READONLY", "NOREPLICAS", "LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN")
+
+
+@cache
+def script_source(name: str) -> tuple[str, str]:
+    """A script's text, with the shared part in front, and its SHA-1."""
+    folder = resources.files("postier.ledger") / "scripts"
+    head = "#!lua flags=allow-oom\n" if name in _DRAINS else "#!lua\n"
+    text = head + (folder / "common.lua").read_text("utf-8") + (folder / f"{name}.lua").read_text("utf-8")
+    return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn the client library's errors into ours."""
+    try:
+        yield
+    except (RedisConnectionError, RedisTimeoutError, BusyLoadingError, OSError) as error:
+        raise LedgerUnavailable(f"Redis cannot be reached: {type(error).__name__}") from None
+    except ResponseError as error:
+        word = str(error).split(" ", 1)[0]
+        if word in _REFUSALS:
+            meaning = "its memory is full" if word == "OOM" else f"it answers {word}"
+            raise LedgerUnavailable(f"Redis refuses the write: {meaning}", retry_after=5.0) from None
+        raise
+    except RedisError as error:
+        raise LedgerUnavailable(f"Redis failed: {type(error).__name__}") from None
+
+
+class Store:
+    """A thread-safe handle on one ledger: the Redis server and the key prefix.
+
+    Commands are never re-sent by the client library: after a timeout nobody knows whether they ran.
+    """
+
+    def __init__(self, url: str, *, namespace: str = "postier", timeout: float = 5.0) -> None:
+        try:
+            self.redis: Any = redis.Redis.from_url(
+                url,
+                socket_timeout=timeout,
+                socket_connect_timeout=min(timeout, 2.0),
+                socket_keepalive=True,
+                retry=Retry(NoBackoff(), 0),
+                health_check_interval=0,
+            )
+        except ValueError as error:
+            raise ConfigurationError(f"POSTIER_REDIS_URL: {error}") from None
+        self.url = url
+        self.namespace = namespace
+        self.prefix = f"{{{namespace}}}:"
+
+    def key(self, name: str) -> str:
+        """The full name of a key."""
+        return self.prefix + name
+
+    def run(self, script: str, args: Sequence[Argument]) -> Any:
+        """Run one script atomically. Raises LedgerUnavailable; then it may or may not have run."""
+        text, digest = script_source(script)
+        with translated():
+            try:
+                return self.redis.execute_command("EVALSHA", digest, 1, self.prefix, *args)
+            except NoScriptError:
+                return self.redis.execute_command("EVAL", text, 1, self.prefix, *args)
+
+    def now(self) -> int:
+        """Redis time in microseconds."""
+        with translated():
+            seconds, micros = self.redis.time()
+        return int(seconds) * 1_000_000 + int(micros)
+
+    def wait_for_wake(self, seconds: float) -> bool:
+        """Block until the ledger says that something is due; False after `seconds`."""
+        with translated():
+            return self.redis.blpop([self.key("wake")], timeout=seconds) is not None
+
+    def wake(self) -> None:
+        """Pass a wake-up on to another worker."""
+        with translated():
+            self.redis.lpush(self.key("wake"), "1")
+
+    def close(self) -> None:
+        """Close all connections. Calling twice is safe."""
+        self.redis.close()

@@ -1,0 +1,91 @@
+"""Typed configuration: `POSTIER_*` from the environment, accounts and tenants from a TOML file."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from postier.schemas.account import Registry
+from postier.schemas.errors import ConfigurationError
+from postier.settings.seal import Sealer
+from postier.settings.secrets import resolve_secret
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. Times are in seconds, sizes in bytes.
+
+    `seal_keys` is `id:base64key[,id:base64key...]` (32-byte keys, the first one seals, the others only open), or a
+    reference `env:NAME` or `file:PATH` to such a text.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="POSTIER_", extra="ignore", frozen=True)
+
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    namespace: str = Field(default="postier", pattern=r"^[A-Za-z0-9_.-]{1,40}$")
+    accounts_file: Path | None = None
+    seal_keys: SecretStr = SecretStr("")
+    data_dir: Path = Path(".postier")
+    lease_seconds: float = Field(default=15.0, ge=1, le=300)
+    crash_limit: int = Field(default=3, ge=1, le=20)
+    conversation_size: int = Field(default=16, ge=1, le=100)
+    conversation_seconds: float = Field(default=5.0, gt=0)
+    keep_sent_seconds: int = Field(default=7 * 86_400, ge=60)
+    keep_keys_seconds: int = Field(default=7 * 86_400, ge=60)
+    processes: int = Field(default=2, ge=1, le=64)
+    threads: int = Field(default=8, ge=1, le=512)
+    drain_seconds: float = Field(default=25.0, ge=1, le=600)
+    redis_timeout: float = Field(default=5.0, gt=0)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["console", "json"] = "json"
+
+    def sealer(self) -> Sealer:
+        """The sealer of payloads and secrets. Raises ConfigurationError when no key is set."""
+        text = self.seal_keys.get_secret_value()
+        if not text:
+            raise ConfigurationError(
+                "POSTIER_SEAL_KEYS: not set. Payloads are sealed at rest: make a key with "
+                "`postier doctor --new-seal-key` and give the same one to publishers and workers."
+            )
+        if text.startswith(("env:", "file:")):
+            text = resolve_secret(text, where="POSTIER_SEAL_KEYS")
+        return Sealer.from_text(text)
+
+    def registry(self) -> Registry:
+        """Accounts and tenants of `accounts_file`; empty without one. Raises ConfigurationError naming the field."""
+        return read_registry(self.accounts_file) if self.accounts_file else Registry()
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Settings from the environment. Raises ConfigurationError naming the variable that is wrong."""
+    try:
+        return Settings(**{key: value for key, value in overrides.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise ConfigurationError(f"POSTIER_{name.upper()}: {first['msg']}") from None
+
+
+def read_registry(path: Path) -> Registry:
+    """Read an accounts file. Raises ConfigurationError with the file, the field and what is wrong with it."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"POSTIER_ACCOUNTS_FILE: cannot read {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: not valid TOML: {error}") from None
+    try:
+        return Registry.model_validate(table)
+    except ValidationError as error:
+        raise ConfigurationError(f"{path}: {describe_first(error)}") from None
+
+
+def describe_first(error: ValidationError) -> str:
+    """The first problem of a validation error as `field: reason`, without the offending value."""
+    first = error.errors(include_input=False, include_url=False)[0]
+    field = ".".join(str(part) for part in first["loc"])
+    reason = first["msg"].removeprefix("Value error, ")
+    return f"{field}: {reason}" if field else reason

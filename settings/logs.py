@@ -1,0 +1,71 @@
+"""Logging set-up: structlog, one line an event, addresses masked, secrets and exception texts of others kept out."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import MutableMapping
+from typing import Any, Literal
+
+import structlog
+
+from postier.settings.secrets import is_secret_name
+
+_ADDRESS = re.compile(r"([A-Za-z0-9_.+-])[A-Za-z0-9_.+'-]{0,63}@([A-Za-z0-9-])[A-Za-z0-9.-]{0,253}")
+_LINK = re.compile(r"\b(https?://[^/\s?#]{1,253})[^\s\"'<>]*")
+
+
+def redact(text: str) -> str:
+    """Mask addresses (`a***@d***`) and cut links behind their host."""
+    if "@" in text:
+        text = _ADDRESS.sub(r"\1***@\2***", text)
+    if "://" in text:
+        text = _LINK.sub(r"\1/…", text)
+    return text
+
+
+def _redact_values(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for key, value in event.items():
+        if isinstance(value, str):
+            event[key] = "••••••" if is_secret_name(key) else redact(value)
+    return event
+
+
+class _RedactingFilter(logging.Filter):
+    """Redacts what libraries log through the standard library."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = redact(record.getMessage()), ()
+        return True
+
+
+def configure_logging(level: str = "info", form: Literal["console", "json"] = "json") -> None:
+    """Send all logs to standard error, once. Calling again replaces the set-up."""
+    number = logging.getLevelNamesMapping()[level.upper()]
+    renderer = (
+        structlog.processors.JSONRenderer()
+        if form == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _redact_values,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_RedactingFilter())
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler], force=True)
+
+
+def log() -> Any:
+    """The logger of the caller; events are dotted past-tense facts with flat keys."""
+    return structlog.get_logger()

@@ -1,0 +1,231 @@
+"""The lanes as a Dramatiq broker: claims only what may be sent now, settles where Dramatiq retries through an outage.
+
+Dramatiq contributes the worker runtime. Its delays, retries and results are not used: due times, attempts and outcomes
+live in the ledger, and outcomes are written in `ack`, which Dramatiq repeats until Redis is back.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+from dramatiq import Broker, Message, Middleware
+from dramatiq.broker import Consumer, MessageProxy
+from dramatiq.common import iter_queue
+from dramatiq.errors import BrokerError, ConnectionClosed
+from dramatiq.worker import Worker
+
+from postier.ledger.claims import Claims
+from postier.ledger.entries import Handed
+from postier.schemas.errors import LedgerUnavailable
+from postier.settings.logs import log
+from postier.workers.conversation import Conversation
+from postier.workers.settler import Settler
+
+QUEUE = "lanes"
+ACTOR = "deliver"
+_HOUSEKEEPING_SECONDS = 1.0
+
+
+class LaneMessage(MessageProxy):
+    """A Dramatiq message that stands for one conversation."""
+
+    def __init__(self, conversation: Conversation) -> None:
+        super().__init__(Message(queue_name=QUEUE, actor_name=ACTOR, args=(conversation.name,), kwargs={}, options={}))
+        self.conversation = conversation
+
+
+class LaneBroker(Broker):
+    """A broker over the ledger for one worker process of `threads` threads.
+
+    `size` is how many deliveries a conversation may hold, `seconds` how long it may
+    go on before it gives the rest back.
+    """
+
+    def __init__(self, claims: Claims, *, threads: int, size: int, seconds: float) -> None:
+        super().__init__(middleware=[_DrainOnShutdown()])
+        self.claims = claims
+        self.settler = Settler(claims)
+        self.threads = threads
+        self.size = size
+        self.seconds = seconds
+        self.draining = False
+        self.something_changed = threading.Event()
+        self._lock = threading.Lock()
+        self._conversations: dict[str, Conversation] = {}
+        self._waiting_for_work = threading.Event()
+        self._closed = threading.Event()
+        self._helpers: list[threading.Thread] = []
+
+    def declare_queue(self, queue_name: str) -> None:
+        """Announce the one queue; there is no delay queue, so Dramatiq starts no consumer for one."""
+        if queue_name not in self.queues:
+            self.queues[queue_name] = True
+            self.emit_after("declare_queue", queue_name)
+
+    def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:  # noqa: ARG002
+        """Refuse: deliveries come from the ledger, never from Dramatiq messages."""
+        raise BrokerError("postier's lanes take events through postier.client, not Dramatiq messages")
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30_000) -> LaneConsumer:  # noqa: ARG002
+        """The consumer of the lanes; one is alive at a time."""
+        self._start_helpers()
+        return LaneConsumer(self, timeout / 1000)
+
+    def conversation(self, name: str) -> Conversation:
+        """A conversation in progress by its name. Raises KeyError."""
+        return self._conversations[name]
+
+    @property
+    def free_threads(self) -> int:
+        """Threads without a conversation."""
+        return self.threads - len(self._conversations)
+
+    def claim(self) -> tuple[float, list[Conversation]]:
+        """Claim for the free threads. Raises LedgerUnavailable."""
+        wait, handed = self.claims.claim(0 if self.draining else max(0, self.free_threads), self.size)
+        return wait, [self._begin(item) for item in handed]
+
+    def _begin(self, handed: Handed) -> Conversation:
+        conversation = Conversation(handed, self.settler, seconds=self.seconds)
+        with self._lock:
+            self._conversations[conversation.name] = conversation
+        if self.draining:
+            conversation.stop()
+        return conversation
+
+    def finish(self, conversation: Conversation) -> None:
+        """Settle what a conversation owes. Raises LedgerUnavailable, and may be called again then."""
+        conversation.flush()
+        with self._lock:
+            self._conversations.pop(conversation.name, None)
+        self.something_changed.set()
+
+    def drain(self, worker: Worker) -> None:
+        """Start nothing more and give everything unstarted back now."""
+        self.draining = True
+        unstarted = [item.message for item in iter_queue(worker.work_queue)]
+        with self._lock:
+            conversations = list(self._conversations.values())
+        for conversation in conversations:
+            conversation.stop()
+        for message in unstarted:
+            if isinstance(message, LaneMessage):
+                try:
+                    self.finish(message.conversation)
+                except LedgerUnavailable:
+                    continue  # the leases run out by themselves
+        log().info("worker.draining", worker=self.claims.worker, conversations=len(conversations))
+
+    def idle(self, seconds: float) -> None:
+        """Wait for a change, a wake-up from the ledger or the time, whichever comes first."""
+        if self.free_threads > 0 and not self.draining:
+            self._waiting_for_work.set()
+        self.something_changed.wait(seconds)
+        self._waiting_for_work.clear()
+        self.something_changed.clear()
+
+    def close(self) -> None:
+        """Stop the helper threads. Calling twice is safe."""
+        self._closed.set()
+        self._waiting_for_work.set()
+        self.settler.close()
+
+    def _start_helpers(self) -> None:
+        if not self._helpers:
+            for target in (self._listen, self._renew):
+                thread = threading.Thread(target=target, name=f"postier-{target.__name__}", daemon=True)
+                self._helpers.append(thread)
+                thread.start()
+
+    def _listen(self) -> None:
+        """Wait for wake-ups, but only while this process could use one: the next idle one must get it otherwise."""
+        store = self.claims.store
+        while not self._closed.is_set():
+            if not self._waiting_for_work.wait(1.0):
+                continue
+            try:
+                if store.wait_for_wake(2.0):
+                    if self.free_threads <= 0 or self.draining:
+                        store.wake()
+                        self._closed.wait(0.02)
+                    self.something_changed.set()
+            except LedgerUnavailable:
+                self._closed.wait(1.0)
+
+    def _renew(self) -> None:
+        """Keep the leases of what is really held, apart from the sending threads."""
+        while not self._closed.wait(self.claims.lease / 3):
+            with self._lock:
+                conversations = list(self._conversations.values())
+            held = [delivery for conversation in conversations for delivery in conversation.held()]
+            try:
+                lost = self.claims.renew([(item.account, item.name) for item in conversations], held)
+            except LedgerUnavailable as error:
+                log().warning("ledger.unavailable", reason=str(error))
+                continue
+            if lost:
+                for conversation in conversations:
+                    conversation.lose(lost)
+
+
+class LaneConsumer(Consumer):
+    """Yields conversations for free threads, and settles them when Dramatiq says they are over."""
+
+    def __init__(self, broker: LaneBroker, timeout: float) -> None:
+        self._broker = broker
+        self._timeout = timeout
+        self._ready: deque[Conversation] = deque()
+        self._housekept = time.monotonic()
+
+    def __next__(self) -> MessageProxy | None:
+        if self._ready:
+            return LaneMessage(self._ready.popleft())
+        broker = self._broker
+        overdue = time.monotonic() - self._housekept > _HOUSEKEEPING_SECONDS
+        if broker.draining or (broker.free_threads <= 0 and not overdue):
+            broker.idle(min(self._timeout, _HOUSEKEEPING_SECONDS))
+            return None
+        try:
+            wait, conversations = broker.claim()
+        except LedgerUnavailable as error:
+            raise ConnectionClosed(error) from None
+        self._housekept = time.monotonic()
+        if conversations:
+            self._ready.extend(conversations)
+            return LaneMessage(self._ready.popleft())
+        if wait > 0:
+            broker.idle(min(wait, self._timeout))
+        return None
+
+    def ack(self, message: MessageProxy) -> None:
+        """Write the outcomes. Dramatiq repeats this until Redis takes them."""
+        assert isinstance(message, LaneMessage)
+        try:
+            self._broker.finish(message.conversation)
+        except LedgerUnavailable as error:
+            raise ConnectionClosed(error) from None
+
+    nack = ack
+
+    def requeue(self, messages: Iterable[MessageProxy]) -> None:
+        """Give unstarted conversations back."""
+        for message in messages:
+            self.ack(message)
+
+    def close(self) -> None:
+        """Give back what was claimed but not handed out."""
+        while self._ready:
+            try:
+                self._broker.finish(self._ready.popleft())
+            except LedgerUnavailable:
+                continue  # the leases run out by themselves
+
+
+class _DrainOnShutdown(Middleware):
+    def before_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
+        if isinstance(broker, LaneBroker):
+            broker.drain(worker)

@@ -1,0 +1,115 @@
+"""One worker process: its lanes, its threads, its end. `dramatiq postier.workers.main` runs it too."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+from types import FrameType
+
+import dramatiq
+from dramatiq.worker import Worker
+
+from postier.ledger.accounts import configure
+from postier.ledger.claims import Claims
+from postier.ledger.store import Store
+from postier.schemas.envelope import new_event_id
+from postier.schemas.errors import LedgerUnavailable
+from postier.settings.config import Settings, load_settings
+from postier.settings.logs import configure_logging, log
+from postier.workers.broker import ACTOR, QUEUE, LaneBroker
+from postier.workers.deliver import Deliverer
+from postier.workers.receipts import ReceiptFile, replay_receipts
+from postier.workers.route import Roster
+
+_RECONNECT_SECONDS = 1.0
+# Threads that wait for the network must get the interpreter soon after it answers.
+_SWITCH_SECONDS = 0.001
+
+
+class WorkerProcess:
+    """Everything one process needs to deliver; `start` it, `stop` it. Raises ConfigurationError when set up wrongly."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.name = f"{socket.gethostname()[:20]}-{os.getpid()}-{new_event_id()[-6:]}"
+        self.store = Store(settings.redis_url, namespace=settings.namespace, timeout=settings.redis_timeout)
+        self.claims = Claims(
+            self.store, self.name, lease=settings.lease_seconds, crash_limit=settings.crash_limit,
+            keep_sent=settings.keep_sent_seconds,
+        )  # fmt: skip
+        self.receipts_folder = settings.data_dir / "receipts"
+        self.receipts = ReceiptFile(self.receipts_folder, self.name)
+        self.roster = Roster(settings.registry())
+        self.broker = LaneBroker(
+            self.claims, threads=settings.threads, size=settings.conversation_size,
+            seconds=settings.conversation_seconds,
+        )  # fmt: skip
+        deliverer = Deliverer(self.roster, settings.sealer(), self.receipts)
+        broker = self.broker
+
+        def deliver(conversation: str) -> None:
+            deliverer.deliver(broker.conversation(conversation))
+
+        dramatiq.set_broker(broker)
+        dramatiq.actor(deliver, actor_name=ACTOR, queue_name=QUEUE, broker=broker)
+        self.worker = Worker(broker, worker_threads=settings.threads)
+
+    def prepare(self, stopping: threading.Event) -> None:
+        """Tell the ledger the accounts and what died before us left behind; waits for Redis as long as it takes."""
+        while not stopping.is_set():
+            try:
+                configure(self.store, self.roster.registry)
+                replay_receipts(self.receipts_folder, self.claims.settle)
+                return
+            except LedgerUnavailable as error:
+                log().warning("ledger.unavailable", reason=str(error))
+                stopping.wait(_RECONNECT_SECONDS)
+
+    def start(self) -> None:
+        """Start claiming."""
+        sys.setswitchinterval(_SWITCH_SECONDS)
+        self.worker.start()
+        log().info("worker.started", worker=self.name, threads=self.settings.threads)
+
+    def stop(self) -> None:
+        """Give back what is unstarted, let what is under way end within the drain time, then let go."""
+        self.worker.stop(timeout=int(self.settings.drain_seconds * 1000))
+        self.broker.close()
+        self.roster.close()
+        if not self.broker.free_threads < self.broker.threads:
+            self.receipts.close()
+        self.store.close()
+        log().info("worker.stopped", worker=self.name)
+
+
+def run(settings: Settings | None = None) -> int:
+    """Work until SIGTERM or SIGINT; a second signal ends at once. Returns the exit code."""
+    settings = settings or load_settings()
+    configure_logging(settings.log_level, settings.log_format)
+    stopping = threading.Event()
+
+    def stop(_: int, __: FrameType | None) -> None:
+        if stopping.is_set():
+            os._exit(1)
+        stopping.set()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    process = WorkerProcess(settings)
+    process.prepare(stopping)
+    if not stopping.is_set():
+        process.start()
+        while not stopping.wait(1.0):
+            process.receipts.trim(settled=lambda: process.broker.free_threads == process.broker.threads)
+        process.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    # A hanging conversation must not keep the process: its lease tells what happened.
+    code = run()
+    sys.stderr.flush()
+    os._exit(code)

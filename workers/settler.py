@@ -1,0 +1,108 @@
+"""Writes of many threads in few round trips: whoever comes first writes for all who wait."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Protocol
+
+from postier.ledger.entries import Entry
+from postier.schemas.errors import LedgerUnavailable
+
+_LINGER = 0.003  # seconds an outcome may wait for company
+
+
+class _Settles(Protocol):
+    def settle(self, entries: Sequence[Entry]) -> list[int]: ...
+
+
+class Ticket:
+    """The answers to some entries, once they are written."""
+
+    __slots__ = ("answers", "entries", "error")
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.entries = entries
+        self.answers: list[int] | None = None
+        self.error: LedgerUnavailable | None = None
+
+
+class Settler:
+    """Groups settle entries. `write` returns when they are in the ledger; `put` lets them leave with the next write.
+
+    What was put leaves at the latest after 3 ms. Thread-safe. Errors of a group reach each of its tickets.
+    """
+
+    def __init__(self, claims: _Settles) -> None:
+        self._claims = claims
+        self._queue: list[Ticket] = []
+        self._guard = threading.Lock()
+        self._turn = threading.Lock()
+        self._dirty = threading.Event()
+        self._closed = threading.Event()
+        self._flusher = threading.Thread(target=self._flush_late, name="postier-settler", daemon=True)
+        self._flusher.start()
+
+    def put(self, entries: Sequence[Entry]) -> Ticket:
+        """Hand over entries without waiting; look at the ticket with `wait`."""
+        ticket = Ticket(entries)
+        with self._guard:
+            self._queue.append(ticket)
+        self._dirty.set()
+        return ticket
+
+    def write(self, entries: Sequence[Entry]) -> list[int]:
+        """Write entries and return their answers. Raises LedgerUnavailable."""
+        ticket = Ticket(entries)
+        with self._guard:
+            self._queue.append(ticket)
+        return self.wait(ticket)
+
+    def wait(self, ticket: Ticket) -> list[int]:
+        """The answers of a ticket. Raises LedgerUnavailable; the entries may be written again then."""
+        with self._turn:
+            if ticket.answers is None and ticket.error is None:
+                self._write_all()
+        if ticket.error is not None:
+            raise ticket.error
+        assert ticket.answers is not None
+        return ticket.answers
+
+    def _write_all(self) -> None:
+        with self._guard:
+            tickets, self._queue = self._queue, []
+            self._dirty.clear()
+        entries = [entry for ticket in tickets for entry in ticket.entries]
+        if not entries:
+            for ticket in tickets:
+                ticket.answers = []
+            return
+        try:
+            answers = self._claims.settle(entries)
+        except LedgerUnavailable as error:
+            for ticket in tickets:
+                ticket.error = error
+            return
+        except BaseException as error:
+            for ticket in tickets:
+                ticket.error = LedgerUnavailable(f"the ledger could not settle: {type(error).__name__}")
+            raise
+        at = 0
+        for ticket in tickets:
+            end = at + len(ticket.entries)
+            ticket.answers = answers[at:end]
+            at = end
+
+    def _flush_late(self) -> None:
+        while not self._closed.is_set():
+            self._dirty.wait()
+            self._closed.wait(_LINGER)
+            with self._turn:
+                if self._queue:
+                    self._write_all()
+
+    def close(self) -> None:
+        """Write what is left and stop. Calling twice is safe."""
+        self._closed.set()
+        self._dirty.set()
+        self._flusher.join(timeout=5)
