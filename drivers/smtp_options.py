@@ -40,7 +40,7 @@ class SmtpOptions(DriverOptions):
     port: int = Field(default=587, ge=1, le=65535)
     security: Security = "starttls"
     auth: Auth = "auto"
-    username: Annotated[str, StringConstraints(max_length=320)] | None = None
+    username: Annotated[str, StringConstraints(max_length=320)] | None = Field(default=None, repr=False)
     password: SecretStr | None = None
     allow_plain_login: bool = False
     timeout_ms: int = Field(default=30_000, ge=100, le=600_000)
