@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from postier.schemas.address import Address
+from postier.schemas.links import check_host_entry
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
 Priority = Literal["urgent", "bulk"]
@@ -54,8 +54,8 @@ class Brand(_Settings):
 class Account(_Settings):
     """A configured way to send. `tenant` None means it belongs to the instance and any tenant may be routed to it.
 
-    `driver` is a built-in name, an entry point of `postier.drivers`, or `package.module:Class`. `options` are checked by
-    the driver; secrets among them are references (`env:NAME`, `file:PATH`) or sealed text, never plain at rest.
+    `driver` is a built-in name, an entry point of `postier.drivers`, or `package.module:Class`. `options` are checked
+    by the driver; secrets among them are references (`env:NAME`, `file:PATH`) or sealed text, never plain at rest.
     `fallback` names the account that takes over as `overflow` says.
     """
 
@@ -82,11 +82,8 @@ class Form(_Settings):
     per_hour: int = Field(default=60, gt=0)
 
 
-_HOST = re.compile(r"^(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9-]{2,63}$")
-
-
 class Tenant(_Settings):
-    """Whose mail it is. Links in its events may only point to `allowed_hosts` (`*.` in front allows subdomains)."""
+    """Whose mail it is. Links in its events may only point to `allowed_hosts`: `host`, `*.host`, `host/path`."""
 
     name: Name
     allowed_hosts: tuple[str, ...] = ()
@@ -99,8 +96,10 @@ class Tenant(_Settings):
     @model_validator(mode="after")
     def _hosts_are_host_names(self) -> Tenant:
         for host in self.allowed_hosts:
-            if not _HOST.match(host):
-                raise ValueError(f"allowed_hosts: {host!r} is not a lower-case host name")
+            try:
+                check_host_entry(host)
+            except ValueError as error:
+                raise ValueError(f"allowed_hosts: {host!r}: {error}") from None
         return self
 
 
@@ -159,7 +158,7 @@ class Registry(_Settings):
             current = self.accounts[current.fallback]
 
     def route(self, *, tenant: str, kind: str, account: str | None = None, form_account: str | None = None) -> Account:
-        """The account an event leaves by: its own wish, the tenant's rule, the tenant's default, the instance's default.
+        """The account an event leaves by: its own wish, the tenant's rule or default, the instance's default.
 
         Raises LookupError with a reason for people when there is none, or when it is another tenant's.
         """

@@ -1,7 +1,8 @@
 """The one mail address parser: dot-atom before the @, a full domain name after it, and no other reading.
 
-Everything RFC 5322 allows beyond that (comments, quotes, routes, literals) is refused, because programs read it differently
-(CVE-2023-27043); so are `%` and `!`, which old relays read as routes. Domains become lower-case A-labels (IDNA 2008).
+Everything RFC 5322 allows beyond that (comments, quotes, routes, literals) is refused, because programs read it
+differently (CVE-2023-27043); so are `%` and `!`, which old relays read as routes. Domains become lower-case A-labels
+(IDNA 2008).
 """
 
 from __future__ import annotations
@@ -99,9 +100,6 @@ def _domain(domain: str) -> str:
         if not domain.isascii() and not _maps_to_lower_case_only(domain, lowered):
             raise _refused("the domain has look-alike or invisible characters")
         encoded = idna.encode(lowered, strict=True, std3_rules=True).decode("ascii")
-        for label in encoded.split("."):
-            if label.startswith("xn--"):
-                idna.ulabel(label)
     except (idna.IDNAError, UnicodeError):
         raise _refused("the domain is not a valid internet domain name") from None
     labels = encoded.split(".")

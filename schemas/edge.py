@@ -1,4 +1,4 @@
-"""The one hard edge: everything hostile is refused here, with the field and the reason, and nothing after it asks again.
+"""The one hard edge: what is hostile is refused here, with the field and the reason, and nothing after it asks again.
 
 Whatever comes in, only InvalidEvent goes out; its texts never repeat a value of the event.
 """
@@ -20,7 +20,7 @@ from postier.schemas.events.base import Event, Recipient, each_once
 from postier.schemas.events.registry import KINDS, kind_named
 from postier.schemas.links import check_link
 from postier.schemas.refusals import explain
-from postier.schemas.strict_json import MAX_EVENT, read_object
+from postier.schemas.strict_json import MAX_EVENT, read_object, too_large
 
 # CloudEvents 1.0 names and what they are called here; its other attributes are checked and have no further use.
 _CLOUD_EVENTS = {"type": "kind", "time": "occurred_at", "traceparent": "trace"}
@@ -46,10 +46,9 @@ def read_envelope(raw: bytes | str, *, tenant: str | None = None) -> Envelope:
     if "data" not in given:
         raise InvalidEvent("this field is needed", field="data", code="missing")
     given["data"] = _typed(shape, given["data"], renamed)
-    derived = "id" not in given
-    if derived:
+    if "id" not in given:
         given["id"] = _derived_id(given)
-    return _envelope(given)
+    return _envelope(given, len(raw))
 
 
 def wrap(
@@ -80,8 +79,8 @@ def wrap(
         "schema_version": event.schema_version,
         "tenant": tenant,
         "source": source,
-        "data": _checked_again(event, shape),
     }
+    given["data"], size = _checked_again(event, shape)
     options = {
         "account": account,
         "idempotency_key": idempotency_key,
@@ -93,7 +92,7 @@ def wrap(
         "trace": trace,
     }
     given.update((name, value) for name, value in options.items() if value is not None)
-    return _envelope(given)
+    return _envelope(given, size)
 
 
 def admit(envelope: Envelope, registry: Registry, *, now: datetime | None = None) -> tuple[Recipient, ...]:
@@ -146,13 +145,14 @@ def _by_our_names(given: dict[str, Any]) -> dict[str, Any]:
             if ours in given:
                 raise InvalidEvent(f"this is said twice, also as {ours}", field=theirs, code="said_twice")
             given[ours] = given.pop(theirs)
-    if given.get("specversion", "1.0") != "1.0":
-        raise InvalidEvent("only CloudEvents 1.0 is read", field="specversion", code="unknown_version")
-    if given.get("datacontenttype", "application/json") != "application/json":
-        raise InvalidEvent("the data must be application/json", field="datacontenttype", code="wrong_type")
     for name in _NO_USE & given.keys():
-        if not isinstance(given.pop(name), str):
+        value = given.pop(name)
+        if not isinstance(value, str):
             raise InvalidEvent("a text is needed", field=name, code="wrong_type")
+        if name == "specversion" and value != "1.0":
+            raise InvalidEvent("only CloudEvents 1.0 is read", field=name, code="unknown_version")
+        if name == "datacontenttype" and value.partition(";")[0].strip().lower() != "application/json":
+            raise InvalidEvent("the data must be application/json", field=name, code="wrong_type")
     return given
 
 
@@ -205,12 +205,12 @@ def _typed(shape: type[Event], data: Any, from_envelope: bool) -> Event:
     raise refused
 
 
-def _checked_again(event: Event, shape: type[Event]) -> Event:
+def _checked_again(event: Event, shape: type[Event]) -> tuple[Event, int]:
     try:
         raw = event.__pydantic_serializer__.to_json(event, warnings=False)
-        if len(raw) > MAX_EVENT:
-            raise _oversize()
-        return shape.__pydantic_validator__.validate_json(raw)  # type: ignore[no-any-return]
+        if len(raw) <= MAX_EVENT:
+            return shape.__pydantic_validator__.validate_json(raw), len(raw)
+        refused = too_large()
     except ValidationError as error:
         refused = explain(error, "data")
     except (PydanticSerializationError, AttributeError, ValueError):
@@ -218,25 +218,22 @@ def _checked_again(event: Event, shape: type[Event]) -> Event:
     raise refused
 
 
-def _envelope(given: dict[str, Any]) -> Envelope:
+def _envelope(given: dict[str, Any], size: int) -> Envelope:
     try:
         envelope: Envelope = Envelope.__pydantic_validator__.validate_python(given)
     except ValidationError as error:
         refused = explain(error)
     else:
-        if len(Envelope.__pydantic_serializer__.to_json(envelope)) > MAX_EVENT:
-            raise _oversize()
-        return envelope
+        # What is filled in and the envelope's own fields add far less than what is left above the first quarter.
+        if size <= MAX_EVENT // 4 or len(Envelope.__pydantic_serializer__.to_json(envelope)) <= MAX_EVENT:
+            return envelope
+        refused = too_large()
     raise refused
 
 
-def _oversize() -> InvalidEvent:
-    return InvalidEvent(f"an event has at most {MAX_EVENT} bytes", code="too_large")
-
-
 def _derived_id(given: dict[str, Any]) -> str:
-    """The same id for the same text: 160 bits of a digest over all that the producer said."""
-    said = {name: value for name, value in given.items() if name != "data"}
+    """The same id for the same text: 160 bits of a digest over all that the producer said, whatever our version."""
+    said = {name: value for name, value in given.items() if name not in ("data", "schema_version")}
     said["data"] = given["data"].model_dump(mode="json", exclude_defaults=True)
     digest = hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
     return f"c-{digest[:40]}"

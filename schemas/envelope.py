@@ -44,7 +44,14 @@ def new_event_id() -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
-os.register_at_fork(after_in_child=_ids._at_fork_reinit)  # type: ignore[attr-defined]
+def _forget_ids() -> None:
+    global _ids, _last_id
+    _ids, _last_id = threading.Lock(), 0
+
+
+if hasattr(os, "register_at_fork"):
+    # Another thread may have held the lock at the fork, and two processes must not count on from the same id.
+    os.register_at_fork(after_in_child=_forget_ids)
 
 
 def _traceparent(value: str) -> str:

@@ -46,14 +46,15 @@ def explain(error: ValidationError, prefix: str = "") -> InvalidEvent:
     first = error.errors(include_url=False, include_input=False)[0]
     path = [prefix] if prefix else []
     path.extend(shown(part) for part in first["loc"])
-    code, words = _WORDS.get(first["type"], (first["type"], ""))
-    if callable(words):
-        reason = words(first.get("ctx", {}))
-    elif words:
-        reason = words
-    else:
-        reason = first["msg"] if _is_ours(first["type"]) else "this value is not allowed here"
-    return InvalidEvent(reason, field=".".join(path), code=code if words or _is_ours(first["type"]) else "invalid")
+    code, reason = _in_plain_words(first["type"], first["msg"], first.get("ctx", {}))
+    return InvalidEvent(reason, field=".".join(path), code=code)
+
+
+def _in_plain_words(code: str, message: str, context: Context) -> tuple[str, str]:
+    if code in _OURS:
+        return code, message if code != "missing" or "needed" in message else "this field is needed"
+    ours, words = _WORDS.get(code, ("invalid", "this value is not allowed here"))
+    return ours, words(context) if callable(words) else words
 
 
 _OURS = {
@@ -69,10 +70,6 @@ _OURS = {
     "wrong_form",
     "wrong_kind",
 }
-
-
-def _is_ours(code: str) -> bool:
-    return code in _OURS
 
 
 def shown(name: str | int) -> str:

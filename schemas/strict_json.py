@@ -1,4 +1,4 @@
-"""JSON read without latitude: one object, UTF-8, no repeated names, no NaN, no giant numbers, no deep nesting, no bulk."""
+"""JSON read without latitude: one object, UTF-8, no repeated names, no NaN, no giant numbers, no deep nesting."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 from typing import Any, NoReturn
 
 from postier.schemas.errors import InvalidEvent
+from postier.schemas.refusals import shown
 
 MAX_EVENT = 262_144  # bytes
 MAX_DEPTH = 32
@@ -15,32 +16,42 @@ _MAX_DIGITS = 19
 
 def read_object(raw: bytes | str) -> dict[str, Any]:
     """The object that `raw` describes. Raises InvalidEvent; its texts never repeat anything of `raw`."""
-    if len(raw) > MAX_EVENT:
-        raise InvalidEvent(f"an event has at most {MAX_EVENT} bytes", code="too_large")
-    text = _text(raw)
-    try:
-        value = _DECODER.decode(text)
-    except RecursionError:
-        raise _too_deep() from None
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise InvalidEvent(f"this is no JSON text ({where})", code="undecodable") from None
+    value = _decoded(_text(raw))
+    if isinstance(value, InvalidEvent):
+        raise value
     if not isinstance(value, dict):
         raise InvalidEvent("an event is one JSON object", code="wrong_type")
-    if text.count("{") + text.count("[") > MAX_DEPTH:
-        _refuse_deep(value)
     return value
 
 
 def _text(raw: bytes | str) -> str:
+    # Nothing is raised inside an except block here: the first error would hold the whole text.
+    if len(raw) > MAX_EVENT:
+        raise too_large()
+    text: str | None
     try:
-        if isinstance(raw, bytes):
-            return raw.decode("utf-8")
-        if not raw.isascii() and len(raw.encode("utf-8")) > MAX_EVENT:
-            raise InvalidEvent(f"an event has at most {MAX_EVENT} bytes", code="too_large")
-        return raw
+        text = raw if isinstance(raw, str) else bytes(raw).decode("utf-8")
+        size = len(raw) if text.isascii() else len(text.encode("utf-8"))
     except UnicodeError:
-        raise InvalidEvent("an event is written in UTF-8", code="undecodable") from None
+        text, size = None, 0
+    if text is None:
+        raise InvalidEvent("an event is written in UTF-8", code="undecodable")
+    if size > MAX_EVENT:
+        raise too_large()
+    return text
+
+
+def _decoded(text: str) -> Any:
+    try:
+        value = _DECODER.decode(text)
+    except RecursionError:
+        return _too_deep()
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        return InvalidEvent(f"this is no JSON text ({where})", code="undecodable")
+    if text.count("{") + text.count("[") > MAX_DEPTH and _is_deep(value):
+        return _too_deep()
+    return value
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -49,8 +60,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for name, _ in pairs:
             if name in seen:
-                from postier.schemas.refusals import shown
-
                 raise InvalidEvent("this name occurs twice in one object", field=shown(name), code="said_twice")
             seen.add(name)
     return found
@@ -69,7 +78,7 @@ def _fraction(digits: str) -> float:
     return value
 
 
-def _no_constant(name: str) -> NoReturn:
+def _no_constant(_: str) -> NoReturn:
     raise InvalidEvent("NaN and Infinity are no JSON", code="number")
 
 
@@ -78,17 +87,22 @@ _DECODER = json.JSONDecoder(
 )
 
 
-def _refuse_deep(value: Any) -> None:
-    level: list[Any] = [value]
+def _is_deep(value: Any) -> bool:
+    level: list[Any] = [value] if isinstance(value, (dict, list)) else []
     for _ in range(MAX_DEPTH):
         inner: list[Any] = []
         for item in level:
             children = item.values() if isinstance(item, dict) else item
             inner.extend(child for child in children if isinstance(child, (dict, list)))
         if not inner:
-            return
+            return False
         level = inner
-    raise _too_deep()
+    return True
+
+
+def too_large() -> InvalidEvent:
+    """The refusal of an event above the limit."""
+    return InvalidEvent(f"an event has at most {MAX_EVENT} bytes", code="too_large")
 
 
 def _too_deep() -> InvalidEvent:

@@ -44,7 +44,7 @@ def check_line(value: str) -> str:
 
 
 def check_body(value: str) -> str:
-    """`value` with CRLF as LF when it is readable text of any number of lines; ValueError `control_character` otherwise.
+    """`value` with CRLF as LF when it is readable text; ValueError `control_character` otherwise.
 
     Tabs and line feeds are kept; a carriage return alone is refused (RFC 5322 section 2.2, SMTP smuggling).
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 from postier.schemas.events.base import EXAMPLE_TIME, Event, Moment, OneRecipient, Recipient
 from postier.schemas.links import Link
@@ -14,12 +14,12 @@ from postier.schemas.text import OneLine
 class AccountValidation(Event):
     """A confirmation link, with a code to type where links do not open. Never sent after it expires."""
 
-    kind: ClassVar[str] = "account_validation"
-    priority: ClassVar[Literal["urgent", "bulk"]] = "urgent"
-    deadline: ClassVar[timedelta] = timedelta(hours=24)
-    on_unknown: ClassVar[Literal["resend", "hold"]] = "resend"
-    sensitive: ClassVar[bool] = True
-    sample: ClassVar[str] = "someone signed up, was invited, changed their address or is asked to confirm it again"
+    kind = "account_validation"
+    priority = "urgent"
+    deadline = timedelta(hours=24)
+    on_unknown = "resend"
+    sensitive = True
+    sample = "someone signed up, was invited, changed their address or is asked to confirm it again"
 
     recipient: OneRecipient
     purpose: Literal["signup", "invite", "email_change", "recheck"]

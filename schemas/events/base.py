@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, Strict, model_validator
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, Strict, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
@@ -100,6 +100,7 @@ class Event(Part):
     The class says how its mail is handled: `priority` orders it inside an account; after `deadline` it is of no use to
     anyone; `on_unknown` says what to do when nobody can know whether it left; `sensitive` mail is never shared between
     recipients. `schema_version` rises when a field is added; fields are added with defaults and never renamed.
+    Making one with values the edge would refuse raises pydantic's ValidationError (a ValueError) without the values.
     """
 
     kind: ClassVar[str]
@@ -131,7 +132,7 @@ class Event(Part):
         """When the content itself stops being of use, for kinds that say so."""
         return None
 
-    def supersede_key(self, recipient: Recipient) -> str | None:
+    def supersede_key(self, recipient: Recipient) -> str | None:  # noqa: ARG002 - for the kinds that have one
         """Of several waiting deliveries with the same key only the newest leaves; None supersedes nothing."""
         return None
 
@@ -156,6 +157,3 @@ def recipient_key(kind: str, recipient: Recipient) -> str:
     """A key for one kind and one address that does not show the address."""
     digest = hashlib.sha256(address_key(recipient.address).encode()).hexdigest()
     return f"{kind}:{digest[:32]}"
-
-
-__all__ = ["Event", "Field", "Locale", "Moment", "OneRecipient", "Part", "Recipient", "each_once", "recipient_key"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import Strict
 
@@ -22,10 +22,10 @@ class Visitor(Part):
 class ContactForm(Event):
     """A visitor's message. It goes to the addresses configured for the form, never to one the visitor chose."""
 
-    kind: ClassVar[str] = "contact_form"
-    deadline: ClassVar[timedelta] = timedelta(hours=48)
-    on_unknown: ClassVar[Literal["resend", "hold"]] = "hold"
-    sample: ClassVar[str] = "a visitor filled in a contact form"
+    kind = "contact_form"
+    deadline = timedelta(hours=48)
+    on_unknown = "hold"
+    sample = "a visitor filled in a contact form"
 
     form_id: Annotated[str, OneLine(64, blank=False)]
     visitor: Annotated[Visitor, Strict(False)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import Field, Strict, StringConstraints
 
@@ -39,10 +39,10 @@ class DataChange(Event):
     limit. With `unsubscribe_url` the mail carries one-click unsubscribe headers (RFC 8058).
     """
 
-    kind: ClassVar[str] = "data_change"
-    deadline: ClassVar[timedelta] = timedelta(hours=48)
-    on_unknown: ClassVar[Literal["resend", "hold"]] = "resend"
-    sample: ClassVar[str] = "a record someone follows was changed"
+    kind = "data_change"
+    deadline = timedelta(hours=48)
+    on_unknown = "resend"
+    sample = "a record someone follows was changed"
 
     # It names the list in the mail's List-Id header.
     subscription_id: Annotated[str, Strict(), StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/+-]{0,127}$")]

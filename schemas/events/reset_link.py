@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -27,12 +27,12 @@ def _internet_address(value: str) -> str:
 class ResetLink(Event):
     """A link or a code (at least one) to set a new password. A newer one takes the place of a waiting older one."""
 
-    kind: ClassVar[str] = "reset_link"
-    priority: ClassVar[Literal["urgent", "bulk"]] = "urgent"
-    deadline: ClassVar[timedelta] = timedelta(hours=24)
-    on_unknown: ClassVar[Literal["resend", "hold"]] = "resend"
-    sensitive: ClassVar[bool] = True
-    sample: ClassVar[str] = "someone forgot their password"
+    kind = "reset_link"
+    priority = "urgent"
+    deadline = timedelta(hours=24)
+    on_unknown = "resend"
+    sensitive = True
+    sample = "someone forgot their password"
 
     recipient: OneRecipient
     requested_at: Moment
