@@ -66,11 +66,11 @@ class LaneBroker(Broker):
             self.queues[queue_name] = True
             self.emit_after("declare_queue", queue_name)
 
-    def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:  # noqa: ARG002
+    def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
         """Refuse: deliveries come from the ledger, never from Dramatiq messages."""
         raise BrokerError("postier's lanes take events through postier.client, not Dramatiq messages")
 
-    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30_000) -> LaneConsumer:  # noqa: ARG002
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30_000) -> LaneConsumer:
         """The consumer of the lanes; one is alive at a time."""
         self._start_helpers()
         return LaneConsumer(self, timeout / 1000)

@@ -38,8 +38,6 @@ def decide(
     """The entries that say how this attempt ended. `took` is in seconds."""
     micros = int(took * 1_000_000)
     if isinstance(result, Receipt):
-        if result.refused and len(result.refused) == 1 and not result.provider_id and result.code is None:
-            return decide(delivery, result.refused[0].error, account=account, took=took, urgent=urgent)
         reply = Reply(result.code, result.enhanced, result.text)
         first = delivery.attempt == 1 and not delivery.crashes
         timeline = "" if first else _line("sent", delivery, account, micros, reply)
