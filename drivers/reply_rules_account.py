@@ -1,0 +1,184 @@
+"""Words of replies that speak of us: our rate, login, relay right, domain, IP, sender address, protocol."""
+
+from postier.drivers.reply_text import words
+
+# Our rate, volume, connections, quota.
+OWN_RATE = words(
+    r"(?<!has )too many (?!unwanted|spam)(?:\S++ ){0,3}(?:connections?|sessions|messages|e?mails|logins?|requests"
+    r"|attempts|commands per)",
+    r"\btoo (?:fast|quickly|frequent)|slow(?:ing)? down|throttl|concurren(?:t|cy)|\bfrequency\b|rate[ -]?limit",
+    r"(?:message|sending|submission|send|relay|connection|unusual|high|excessive) rate|at a rate\b",
+    r"(?:volume|number) of (?:\S++ ){0,2}(?:messages|e?mails?|connections|recipients).{0,40}(?:exceed|limit"
+    r"|restrict)",
+    r"(?:excessive|unusual|high|large) (?:\S++ ){0,2}(?:volume|amount|number) of|excessive volume",
+    r"(?:mail|message) flood",
+    r"(?:submission|sending|send|relay|daily|hourly|monthly|message|queue|organization|recipients) ?quota",
+    r"quota (?:for|of) (?:sending|messages|the day)|quotaexceeded.{0,20}submission|submissionquota",
+    r"(?:daily|hourly|monthly|sending|sender|relay|submission|message|mail|outgoing|outbound|connections?|thread"
+    r"|transaction)(?: \S++){0,4} (?:limit|threshold|maximum|allowance)s?(?: \S++){0,5} (?:exceeded|reached|hit)",
+    r"(?:exceed(?:ed|s|ing)?|reached|over|hit|above)(?: \S++){0,6} (?:limits?|threshold|quota"
+    r"|maximum number)(?: \S++){0,6} (?:for (?:the )?(?:day|hour|send)|within|connections|messages|recipients per"
+    r"|hour|hourly|daily|today)",
+    r"(?:exceed(?:ed|s)?|reached)(?: \S++){0,4} (?:daily|hourly|monthly|permitted|sending|relay|message rate"
+    r"|connection)\b",
+    r"per[ -](?:second|minute|hour|day|month)\b.{0,40}(?:exceed|limit|reach|throttl)",
+    r"(?:limit|exceed|reach|many).{0,60}\bper (?:second|minute|hour|day|month)\b|\bthis hour\b|within \S+ range",
+    r"tenant has exceeded|exceeded threshold|(?:credits?|plan|account) (?:limit )?(?:exceeded|exhausted|used up)",
+    r"max(?:imum)?\.? (?:number of )?(?:messages?|mails?|connections?)(?: \S++){0,3} (?:per|reached|exceeded|from)",
+    r"trop de (?:connexions|messages|mails|courriels|requetes|destinataires par)",
+    r"zu viele (?:verbindungen|nachrichten|mails)|demasiad[oa]s (?:conexiones|mensajes|correos)",
+    r"tropp[ie] (?:connessioni|messaggi|email)|muit[oa]s (?:conexoes|mensagens|emails)",
+    r"te veel (?:verbindingen|berichten)|limite (?:d'envoi|diaria|giornalier|de envi)|versandlimit|sendelimit",
+    r"发送频率|频率(?:过高|限制)|送信数|接続数",
+)
+
+# With a 4xx: slowed down for our reputation.
+REPUTATION_RATE = words(
+    r"reputation|(?:message|mail|mail server|messages) (?:from |to )?\S{0,40} ?(?:has been )?temporarily deferred",
+    r"(?:temporarily )?deferred due to (?:user|unexpected|excessive|volume|poor|low)|unsolicited mail originating",
+    r"unexpected volume|user complaints|server busy|\bbusy\b.{0,30}try",
+)
+
+# The mailbox we submit from is full.
+OWN_MAILBOX = words(
+    r"storedrv\.(?:submission|clientsubmit).{0,80}(?:quota|mailbox full)|mailbox full; storedrv\.submission",
+)
+
+# No right to send as this address.
+SEND_AS = words(
+    r"send ?as ?denied",
+    r"(?:permissions?|right|allowed|authori[sz]ed|able) to send (?:as|on behalf|from|mail (?:as|on behalf))",
+    r"sender(?: address)?(?: rejected)?:? not owned|not owned by user",
+    r"(?:from|sender) (?:address )?(?:does not|doesn't) match",
+)
+
+# Login missing or refused.
+LOGIN = words(
+    r"authentication (?:is )?(?:required|needed|unsuccessful|failed|failure|credentials|rejected|not allowed|denied)",
+    r"(?:client|you|user|session|sender)(?: is| are|'re| was| were| not)* not (?:been )?(?:authenticated|logged ?in)",
+    r"not authenticated to|log ?in (?:with|via|first|required|fail|incorrect)",
+    r"login (?:failed|denied|disabled|invalid)",
+    r"basic auth(?:entication)? (?:is )?(?:disabled|not supported|blocked|not allowed)",
+    r"smtp auth(?:entication)? (?:is )?disabled|smtpclientauthentication|application-specific password|app password",
+    r"username and password|bad (?:username|password|credentials)",
+    r"(?:invalid|incorrect|wrong|bad)(?: \S++)? (?:credentials|password|login|api ?key|token"
+    r"|user ?name)(?! for relay)",
+    r"(?:credentials|password|token|api ?key)(?: \S++){0,2} (?:invalid|incorrect|expired|revoked|rejected"
+    r"|not accepted|not valid)",
+    r"authenticat(?:e|ion) (?:first|before|yourself|to send)",
+    r"(?:auth|smtp-auth|smtp auth) (?:required|invalid|failed|first)|invalidauthenticationtoken",
+    r"unauthori[sz]ed client|invalid_client|invalid_grant|must (?:first )?authenticate",
+    r"authentification (?:requise|necessaire|obligatoire|echou|refus)",
+    r"(?:identifiants?|mot de passe) (?:invalide|incorrect|errone)|authentifizierung (?:erforderlich|fehlgeschlagen)",
+    r"anmeldung (?:erforderlich|fehlgeschlagen)|falsches (?:pass|kenn)wort",
+    r"autentica(?:cion|cao|zione) (?:requerida|necesaria|fall|falh|fallita|richiesta|necessaria|neces)",
+    r"authenticatie (?:vereist|mislukt)|认证失败|身份验证|認証(?:に失敗|が必要|エラー)",
+)
+
+# TLS first.
+WANTS_TLS = words(
+    r"(?:must|should) (?:first )?issue (?:a )?starttls|starttls (?:is )?(?:required|first|command first|must)",
+    r"(?:tls|ssl|encryption) (?:is )?(?:required|needed)",
+    r"(?:require|requires|need|needs|use|support) (?:an? )?(?:encrypted|secure|tls|ssl|starttls)\b",
+    r"requires? (?:tls|starttls|encryption)",
+)
+
+# No right to relay.
+RELAY = words(
+    r"relay(?:ing)?(?: \S++){0,2} (?:denied|not (?:permitted|allowed|authori[sz]ed)|prohibited|refused|rejected"
+    r"|forbidden)",
+    r"(?:unable|not configured|not allowed|not permitted|not authori[sz]ed|refus\w+|cannot|can't|don't|do not"
+    r"|will not|won't)(?: to)? relay",
+    r"\b(?:no|open|insecure|denied|as a|mail) relay(?:ing)?\b|(?:for|to) relay\b|rcpthosts|tenantattribution",
+    r"relais (?:refuse|interdit|non)|relay(?:ing|en)? (?:nicht|verweigert|abgelehnt|niet)",
+    r"not authorized to (?:use this server|send (?:e?mail )?directly)",
+    r"(?:use|through) (?:the |your )?(?:smtp (?:relay|server) (?:of|at)|isp)",
+)
+
+# SPF, DKIM, DMARC, reverse DNS, HELO.
+SENDER_DNS = words(
+    r"\bspf\d?\b|sender policy framework|\bdkim\b(?!-sig)|\bdmarc\b|sender[- ]?id\b|purported responsible",
+    r"domain-?keys|\barc\b seal|unauthenticated (?:e?mail|sender|message)|sender is unauthenticated",
+    r"required authentication level|must (?:either )?authenticate with|anti-?spoof|spoof(?:ed|ing)|\bptr\b",
+    r"\br-?dns\b|reverse[- ]?(?:dns|lookup|resol|record|address|mapping|host)|(?:forward|fcr)[- ]?dns",
+    r"mismatches client|(?:ip|host) ?name lookup|cannot find your (?:reverse )?(?:hostname|host|address)",
+    r"dns (?:mx|ptr|a or|record|check|error|fail|lookup)|invalid domain name|domain name is invalid|no a, aaaa",
+    r"domain must exist|(?:resolve|find|lookup) (?:your )?(?:client |host ?name|ip\b)|\b(?:helo|ehlo)\b",
+    r"may not be mail exchanger|dynamic(?:ally)? (?:ip|address|host|assigned)|residential ip",
+    r"generic (?:ip|reverse|host)|ipv6 (?:sending|address)|over ipv6",
+)
+
+# Our IP, host or domain on a blocklist or in bad repute.
+LISTED = words(
+    r"\br(?:ea)?bls?\b|\bdns-?[bw]?ls?\b|\bdnsbl|drbl\b|(?:black|block|deny)[ -]?list|blok-?list|spamhaus|spamcop",
+    r"sorbs|barracudacentral|barracuda reputation|cloudmark|senderscore|senderbase|hostkarma|spamrats|uceprotect",
+    r"abusix|invaluement|psbl|njabl|\bxbl\b|\bsbl\b|\bcbl\b|lashback|symantec zodiac|dnsbl-lookup|ipcheck",
+    r"sender intelligence|brightmail|mailspike|reputation|blocked using|blocked for spam|listed (?:at|in|on|by)\b",
+    r"\(bl\)|service unavailable;? client|banned (?:sender|sending|ip)|spammer",
+    r"spam (?:abuse|sender|source|server|bot)|(?:sending|sent|source of|sends) (?:too much )?spam|block for spam",
+    r"known spam",
+    r"(?:your|client|sender|source|sending|connecting|originating|bad|invalid|this|the|mail from|from) ip\b(?! not)",
+    r"ip (?:address )?(?:is |has been |was )?(?:not allowed|blocked|banned|rejected|denied|refused|listed|source)",
+    r"adresse ip|ip-adresse|direccion ip|indirizzo ip|endereco ip|ip based|domain based|from this ip",
+    r"client host (?:\S++ )?(?:rejected|blocked|banned|denied|refused)",
+    r"host (?:network )?(?:not allowed|rejected|denied|refused)",
+    r"your (?:host|server|network|isp|mail ?server|domain|access|country)\b(?: \S++){0,8} (?:is|are|was|has|have"
+    r"|been|not|block|reject|den|refus|ban)",
+    r"connections? (?:not |will not be |from \S+ )?(?:accepted|refused|rejected|denied)",
+    r"not accept(?:ing|ed)? connections|allowed to connect|weren't sent\. please|geo-?(?:ip|graph|loc)|country",
+    r"internet service provider|access (?:to|from) (?:this|mail)|no smtp service|not welcome|block-?send-?er",
+    r"too many (?:invalid|bad|unknown|non-?exist)|from your (?:location|country)|due to abuse|\bspams from",
+    r"liste noire|lista (?:nera|negra|de bloqueo)|schwarze liste|zwarte lijst|黑名单|ブラックリスト|bizsmtp",
+)
+
+# The sender address.
+SENDER = words(
+    r"(?:bad|invalid|unknown|illegal|unroutable|unverified|forged|fake|blocked|rejected|unacceptable|unregistered"
+    r"|outbound|verify|from)(?: \S++){0,2} (?:sender|senders|return[- ]path|reverse[- ]path)\b",
+    r"(?:unregistered|outbound|from) domains?\b",
+    r"\bsenders?(?:'s)?(?: \S++){0,4} (?:reject|denied|invalid|unknown|not |refus|block|ban|unverif|verif|has null"
+    r"|does not|doesn't|must|could not|cannot|syntax|need|mismatch|unresolv)",
+    r"domain of sender|unroutable sender|sender verif|callout|null mx.{0,20}sender",
+    r"(?:mail ?from|return[- ]path|envelope from|from domain|from:?) (?:\S++ ){0,3}(?:domain|address|is invalid"
+    r"|invalid|rejected|denied|refused|not allowed|does not exist|unresolv)",
+    r"(?:address|domain|identity|identities|sender|email)(?: \S++){0,2} (?:is |are |has )?(?:not"
+    r"|n't) (?:been )?(?:verified|confirmed|validated|registered)(?! (?:user|gateway|mailbox))",
+    r"failed the check in region|mail sending denied|not allowed to send|no identity change",
+    r"account (?:is |has been )?(?:suspended|disabled|blocked) (?:for|from) send",
+    r"(?:emetteur|expediteur|absender|afzender|remitente|mittente|remetente)\S{0,8}(?: \S++){0,4} (?:invalid"
+    r"|inconnu|refus|rejet|bloq|ungultig|abgelehnt|unbekannt|gesperrt|ongeldig|geweigerd|rechaz|desconoc|non valid"
+    r"|rifiut|recus|rejeit)",
+    r"发件人|送信者",
+)
+
+# A high rate that is called spam: a block, not a limit.
+UNSOLICITED = words(r"(?:unsolicited|spam)(?: \S++){0,3} (?:originating|coming|from)")
+
+# A gateway speaking HTTP through a 5xx.
+OUTAGE = words(
+    r"bad gateway|gateway time-?out|temporarily|try (?:again )?later|^service (?:is )?unavailable\W*$",
+    r"^internal (?:server )?error\W*$",
+)
+
+# Commands and syntax.
+PROTOCOL = words(
+    r"syntax|\bmail ?loop|\bloop(?:ing)?\b|too many hops|sequence",
+    r"(?:bad|unknown|unrecogni[sz]ed|unsupported|invalid|need|expected|send|no such) (?:\S++ ){0,2}(?:command"
+    r"|parameter|argument)",
+    r"command (?:not|unknown|unrecog|rejected)|(?:parameter|option)s? not|protocol (?:error|violation)",
+    r"(?:rcpt|mail|data) first|need (?:rcpt|mail)|need fully-qualified|not implemented|does not support|pipelin",
+)
+
+# Come back in some minutes.
+GREYLISTED = words(r"gr[ea]y-?(?:list|dat)")
+
+# No reply at all.
+CONNECTION = words(
+    r"connect|reset by peer|timed? ?out|timeout|broken pipe|\beof\b|unreachable|refused|closed|no route",
+    r"name resolution|temporary failure|getaddrinfo|ssl|tls|handshake|disconnect",
+)
+
+# Recipients of one email.
+TOO_MANY_RECIPIENTS = words(
+    r"too many (?!invalid|bad|unknown)(?:\S++ )?(?:recipients|rcpts?)|trop de destinataires|zu viele empfanger",
+)
