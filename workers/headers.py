@@ -1,4 +1,4 @@
-"""Which headers a kind of mail carries besides From, To, Subject, Date and Message-ID. Names never come from an event."""
+"""Which headers a kind carries besides From, To, Subject, Date and Message-ID. Names never come from an event."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The bytes of a mail. The standard library writes the structure once; per mail only headers and bodies are encoded.
 
-Wire rules (RFC 5322, RFC 2045): CRLF everywhere, no NUL, no bare CR or LF, lines of at most 998 octets, ASCII only unless
-an address is internationalised (then headers may be UTF-8, RFC 6532).
+Wire rules (RFC 5322, RFC 2045): CRLF everywhere, no NUL, no bare CR or LF, lines of at most 998 octets, ASCII only
+unless an address is internationalised (then headers may be UTF-8, RFC 6532).
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from postier.schemas.errors import RenderError
 
 MAX_LINE = 998  # octets without CRLF, RFC 5322 section 2.1.1
 _FOLD = 76
+_MAX_PIECE = 900
 
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _LINE_SEPARATORS = re.compile("[\u2028\u2029]+")
-_BODY_CONTROL = re.compile("[\x00\x0b\x0c]")
 _MESSAGE_ID = re.compile(r"<[!-;=?-~]{3,240}>\Z")
 _URL = re.compile(r"https://[!-;=?-~]+\Z", re.IGNORECASE)
 
@@ -48,7 +48,7 @@ def _refuse_controls(name: str, value: str) -> str:
 
 
 def unstructured(name: str, value: str) -> str:
-    """One header line with free text, folded and encoded as needed, with its CRLF. RenderError on control characters."""
+    """One header line with free text, folded and encoded as needed, with its CRLF. RenderError on controls."""
     if _is_plain(value):
         if len(name) + 2 + len(value) <= _FOLD:
             return f"{name}: {value}\r\n"
@@ -69,6 +69,15 @@ def mailbox(name: str, box: Mailbox) -> str:
     return f"{name}: {shown}{space}<{box.address}>\r\n"
 
 
+def opaque(name: str, value: str) -> str:
+    """One header line with a value of our own making, which is ASCII and takes no encoding."""
+    if len(value) <= _MAX_PIECE:
+        return f"{name}: {value}\r\n"
+    # Only a link gets that long; readers ignore white space inside its brackets (RFC 2369 section 2).
+    pieces = (value[start : start + _MAX_PIECE] for start in range(0, len(value), _MAX_PIECE))
+    return f"{name}: " + "\r\n ".join(pieces) + "\r\n"
+
+
 def message_id_line(message_id: str) -> str:
     """The Message-ID header; RenderError unless it is one ASCII id in angle brackets."""
     if not _MESSAGE_ID.match(message_id):
@@ -83,13 +92,11 @@ def date_line(seconds: int) -> str:
 
 
 def url_value(name: str, url: str) -> str:
-    """`<url>` as the List-* headers want it (RFC 2369), folded when it is too long for one line."""
+    """`<url>` as the List-* headers want it (RFC 2369), in ASCII. RenderError when it is no https link."""
     ascii_url = url if url.isascii() else "".join(c if c.isascii() else _percent(c) for c in url)
     if not _URL.match(ascii_url):
         raise RenderError(f"{name}: not an https link")
-    # RFC 2369 section 2: white space inside the brackets is to be ignored by readers.
-    folded = "\r\n ".join(ascii_url[start : start + 900] for start in range(0, len(ascii_url), 900))
-    return f"<{folded}>"
+    return f"<{ascii_url}>"
 
 
 def _percent(character: str) -> str:
@@ -97,22 +104,26 @@ def _percent(character: str) -> str:
 
 
 def encode_body(text: str) -> tuple[bytes, bytes]:
-    """Transfer encoding and wire bytes of a body with LF line ends: 7bit when it fits, else the shorter of the others."""
+    """Transfer encoding and wire bytes of a body with LF line ends: 7bit when it fits, else the shorter other one."""
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
-    raw = text.encode()
-    if raw.isascii() and not _BODY_CONTROL.search(text) and (len(raw) <= MAX_LINE or _short_lines(raw)):
-        return b"7bit", raw.replace(b"\n", b"\r\n")
-    if b"\0" in raw:
+    if "\0" in text:
         raise RenderError("a body cannot hold NUL")
+    try:
+        raw = text.encode()
+    except UnicodeEncodeError:
+        raise RenderError("a body cannot hold half a character") from None
+    # Some programs end a line at a vertical tab or form feed: those are encoded.
+    if raw.isascii() and "\v" not in text and "\f" not in text and _lines_fit(raw):
+        return b"7bit", raw.replace(b"\n", b"\r\n")
     printable = binascii.b2a_qp(raw, istext=True)
     if len(printable) * 3 > len(raw) * 5:
         return b"base64", base64.encodebytes(raw.replace(b"\n", b"\r\n")).replace(b"\n", b"\r\n")
     return b"quoted-printable", printable.replace(b"\n", b"\r\n")
 
 
-def _short_lines(raw: bytes) -> bool:
-    return max(map(len, raw.split(b"\n"))) <= MAX_LINE
+def _lines_fit(raw: bytes) -> bool:
+    return len(raw) <= MAX_LINE or max(map(len, raw.split(b"\n"))) <= MAX_LINE
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +160,9 @@ class Skeleton:
         while edge in text_body or edge in html_body:
             edge = _new_boundary()
         head, a, b, c, d, e, f, end, tail = self.pieces
-        return b"".join(
-            (headers.encode(), head, edge, a, edge, b, text_encoding, c, text_body, d)
-            + (edge, e, html_encoding, f, html_body, end, edge, tail)
-        )
+        text_part = (a, edge, b, text_encoding, c, text_body)
+        html_part = (d, edge, e, html_encoding, f, html_body)
+        return b"".join((headers.encode(), head, edge, *text_part, *html_part, end, edge, tail))
 
 
 def _new_boundary() -> bytes:

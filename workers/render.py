@@ -1,10 +1,10 @@
-"""From an event to the mail a driver receives: templates, headers, MIME bytes. No network, no clock but for the Date."""
+"""From an event to the mail a driver receives: templates, headers, MIME bytes."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, Required, TypedDict, Unpack
 
 from postier.schemas.account import Account
 from postier.schemas.email import Email, Mailbox
@@ -12,7 +12,7 @@ from postier.schemas.errors import RenderError
 from postier.schemas.events import ContactForm, Event
 from postier.workers.colours import ink_on, readable_on
 from postier.workers.headers import Headers, feedback_instance, fixed_headers, list_headers
-from postier.workers.mime import Skeleton, date_line, mailbox, message_id_line, unstructured
+from postier.workers.mime import Skeleton, date_line, mailbox, message_id_line, opaque, unstructured
 from postier.workers.templates import TemplateSet, templates_for
 
 _CARD, _CARD_DARK = "#ffffff", "#1f2429"  # the backgrounds in schemas/templates/mjml/_head.mjml
@@ -27,6 +27,18 @@ class Person(Protocol):
     def address(self) -> str: ...
     @property
     def name(self) -> str: ...
+
+
+class Stamp(TypedDict, total=False):
+    """What a mail needs besides its event. `reply_to` goes before the account's; `date` is seconds since 1970."""
+
+    kind: Required[str]
+    tenant: Required[str]
+    delivery_id: Required[str]
+    message_id: Required[str]
+    reply_to: str | None
+    date: float | None
+    handing_over: Callable[[], None]
 
 
 def _nothing() -> None:
@@ -49,7 +61,7 @@ def brand_fields(account: Account) -> dict[str, str]:
 class Renderer:
     """Writes the mails of one account. Made once and kept: it holds what all of them share. Safe to use from threads.
 
-    `feedback_id_instance` (5 to 15 characters) is the last part of the Feedback-ID header. Raises RenderError when it is not.
+    `feedback_id_instance` (5 to 15 characters) ends the Feedback-ID header; RenderError when it cannot.
     """
 
     def __init__(self, account: Account, *, feedback_id_instance: str = "postier") -> None:
@@ -62,67 +74,39 @@ class Renderer:
         self._instance = feedback_instance(feedback_id_instance)
         self._skeletons: dict[str, Skeleton] = {}
 
-    def render(
-        self,
-        event: Event,
-        *,
-        kind: str,
-        tenant: str,
-        recipient: Person,
-        delivery_id: str,
-        message_id: str,
-        reply_to: str | None = None,
-        date: float | None = None,
-        handing_over: Callable[[], None] = _nothing,
-    ) -> Email:
-        """The mail to one recipient. `date` is seconds since 1970 (now when None). Rendering twice is safe.
+    def render(self, event: Event, *, recipient: Person, **stamp: Unpack[Stamp]) -> Email:
+        """The mail to one recipient. Rendering twice is safe.
 
         Raises RenderError when a template is missing or does not fit the event; retrying cannot help.
         """
         to = Mailbox(recipient.address, recipient.name)
-        return self._mail(
-            event, kind, tenant, recipient, to, (to.address,), delivery_id, message_id, reply_to, date, handing_over
-        )
+        return self._mail(event, recipient, to, (to.address,), **stamp)
 
-    def render_packet(
-        self,
-        event: Event,
-        *,
-        kind: str,
-        tenant: str,
-        recipients: Sequence[Person],
-        delivery_id: str,
-        message_id: str,
-        reply_to: str | None = None,
-        date: float | None = None,
-        handing_over: Callable[[], None] = _nothing,
-    ) -> Email:
+    def render_packet(self, event: Event, *, recipients: Sequence[Person], **stamp: Unpack[Stamp]) -> Email:
         """One mail for several recipients who do not see each other: To is the sender, nobody is greeted by name.
 
         All must read the same language: the first recipient's locale is used. Raises RenderError as `render` does, and
         for sensitive kinds, which are never shared.
         """
         if event.sensitive:
-            raise RenderError(f"{kind}: this kind goes to one recipient at a time")
+            raise RenderError(f"{stamp['kind']}: this kind goes to one recipient at a time")
         everybody = _Everybody(getattr(recipients[0], "locale", None))
-        addresses = tuple(recipient.address for recipient in recipients)
-        return self._mail(
-            event, kind, tenant, everybody, self._sender, addresses, delivery_id, message_id, reply_to, date, handing_over
-        )
+        return self._mail(event, everybody, self._sender, tuple(one.address for one in recipients), **stamp)
 
     def _mail(
         self,
         event: Event,
-        kind: str,
-        tenant: str,
         reader: Person,
         to: Mailbox,
         recipients: tuple[str, ...],
+        *,
+        kind: str,
+        tenant: str,
         delivery_id: str,
         message_id: str,
-        reply_to: str | None,
-        date: float | None,
-        handing_over: Callable[[], None],
+        reply_to: str | None = None,
+        date: float | None = None,
+        handing_over: Callable[[], None] = _nothing,
     ) -> Email:
         templates = templates_for(kind, getattr(reader, "locale", None), self._account.locale)
         subject, text, html = write(templates, event, reader, self._brand)
@@ -141,7 +125,7 @@ class Renderer:
             unstructured("Subject", subject),
             date_line(int(time.time() if date is None else date)),
             message_id_line(message_id),
-            *(f"{name}: {value}\r\n" for name, value in extra),
+            *(opaque(name, value) for name, value in extra),
         )
         head = "".join(lines)
         skeleton = self._skeletons.get(kind) or self._skeletons.setdefault(kind, Skeleton.build(fixed_headers(kind)))
@@ -184,11 +168,7 @@ def write(templates: TemplateSet, event: Event, reader: Person, brand: dict[str,
     fields["mail_subject"] = subject
     text = templates.text.render(fields).strip("\n") + "\n"
     html = templates.html.render(fields)
-    try:
-        text.encode()
-        return subject, text, html if html.isascii() else html.encode("ascii", "xmlcharrefreplace").decode("ascii")
-    except UnicodeEncodeError:
-        raise RenderError("the event holds half a character (a lone surrogate)") from None
+    return subject, text, html if html.isascii() else html.encode("ascii", "xmlcharrefreplace").decode("ascii")
 
 
 def preview(kind: str, event: Event, account: Account, locale: str) -> tuple[str, str, str]:

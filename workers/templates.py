@@ -1,7 +1,7 @@
 """The templates that ship with the schemas, compiled once per process, and the words they may use.
 
-A template sees the event's fields, `recipient` and the `brand_*` values, never anything private. `{kind}.{locale}.subject`,
-`.txt` and `.html` belong together; the HTML comes from `mjml/` (see `compile_templates`).
+A template sees the event's fields, `recipient` and the `brand_*` values, never anything private. The files
+`{kind}.{locale}.subject`, `.txt` and `.html` belong together; the HTML comes from `mjml/` (see `compile_templates`).
 """
 
 from __future__ import annotations
@@ -27,10 +27,14 @@ MAX_OUTPUT = 1024 * 1024  # characters of one rendered template
 
 _KIND = re.compile(r"[a-z][a-z0-9_]{0,62}\Z")
 _HREF = re.compile(r"https://[^\s\"<>\\`]+\Z", re.IGNORECASE)
+# fmt: off
 _MONTHS = {
-    "en": "January February March April May June July August September October November December".split(),
-    "fr": "janvier février mars avril mai juin juillet août septembre octobre novembre décembre".split(),
+    "en": ("January", "February", "March", "April", "May", "June",
+           "July", "August", "September", "October", "November", "December"),
+    "fr": ("janvier", "février", "mars", "avril", "mai", "juin",
+           "juillet", "août", "septembre", "octobre", "novembre", "décembre"),
 }
+# fmt: on
 
 
 def when_en(moment: datetime) -> str:
@@ -44,6 +48,16 @@ def when_fr(moment: datetime) -> str:
     moment = moment.astimezone(UTC)
     day = "1er" if moment.day == 1 else moment.day
     return f"{day} {_MONTHS['fr'][moment.month - 1]} {moment.year} à {moment.hour} h {moment.minute:02} UTC"
+
+
+def _when_html(plain: Callable[[datetime], str]) -> Callable[[datetime], Markup]:
+    """The same words with the time of day kept on one line: only digits and our own words are in it."""
+
+    def when(moment: datetime) -> Markup:
+        day, joint, time = plain(moment).rpartition(" at " if plain is when_en else " à ")
+        return Markup(escape(day + joint) + Markup(time.replace(" ", "&#160;")))
+
+    return when
 
 
 def _link(url: str) -> str:
@@ -79,13 +93,15 @@ class Sandbox(ImmutableSandboxedEnvironment):
     """Jinja's immutable sandbox, in which our models show their fields and nothing else (and do so quickly)."""
 
     def getattr(self, obj: Any, attribute: str) -> Any | Undefined:
-        fields = _fields_of(type(obj))
+        model: Any = type(obj)
+        fields = _fields_of(model)
         if fields is None:
             return super().getattr(obj, attribute)
         return getattr(obj, attribute) if attribute in fields else self.undefined(obj=obj, name=attribute)
 
     def getitem(self, obj: Any, argument: Any) -> Any | Undefined:
-        return super().getitem(obj, argument) if _fields_of(type(obj)) is None else self.getattr(obj, argument)
+        model: Any = type(obj)
+        return super().getitem(obj, argument) if _fields_of(model) is None else self.getattr(obj, argument)
 
 
 @cache
@@ -93,7 +109,8 @@ def _environment(locale: str, *, html: bool) -> Environment:
     environment = Sandbox(
         autoescape=html, undefined=StrictUndefined, trim_blocks=not html, lstrip_blocks=not html, cache_size=0
     )
-    environment.filters["when"] = {"en": when_en, "fr": when_fr}[locale]
+    when = {"en": when_en, "fr": when_fr}[locale]
+    environment.filters["when"] = _when_html(when) if html else when
     environment.filters.update({"link": _link, "lines": _lines} if html else {"quoted": _quoted, "indented": _indented})
     return environment
 
