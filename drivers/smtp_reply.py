@@ -67,8 +67,7 @@ class Wire:
         self.deadline = clock() + timeout
         self._clock = clock
         self._buffer = bytearray()
-        self._armed = timeout
-        sock.settimeout(timeout)
+        self._set_timeout(timeout)
 
     @property
     def unread(self) -> bool:
@@ -139,8 +138,7 @@ class Wire:
         if not isinstance(self.sock, ssl.SSLSocket):
             return False
         try:  # TLS 1.3 may send session tickets at any time: they are no reply
-            self._armed = 0.0
-            self.sock.settimeout(0)
+            self._set_timeout(0.0)
             self.sock.recv(1)
         except ssl.SSLWantReadError:
             return True
@@ -152,8 +150,7 @@ class Wire:
         """Go on over another socket (TLS around the old one); nothing read before survives."""
         self.sock = sock
         self._buffer.clear()
-        self._armed = self.timeout
-        sock.settimeout(self.timeout)
+        self._set_timeout(self.timeout)
 
     def close(self) -> None:
         """Close at once, without a farewell. Calling twice is safe."""
@@ -165,8 +162,11 @@ class Wire:
             raise TooSlow("too_slow: the server took longer than it may")
         wanted = left if left < self.timeout else self.timeout
         if abs(wanted - self._armed) > _SLACK:
-            self._armed = wanted
-            self.sock.settimeout(wanted)
+            self._set_timeout(wanted)
+
+    def _set_timeout(self, seconds: float) -> None:
+        self._armed = seconds
+        self.sock.settimeout(seconds)
 
     def _receive(self, limit: float) -> None:
         while True:

@@ -374,7 +374,7 @@ def _commands(email: Email, session: Session, envelope_from: str | None) -> list
     size = len(mime)
     if session.size_limit is not None and size > session.size_limit:
         raise EmailRefused(f"the mail has {size} octets; the server takes {session.size_limit}", stage="mail")
-    if mime.count(b"\n") != mime.count(b"\r\n") or mime.count(b"\r") != mime.count(b"\n") or b"\0" in mime:
+    if not mime.count(b"\r\n") == mime.count(b"\n") == mime.count(b"\r") or b"\0" in mime:
         raise EmailRefused("the mail has a bare line end or a NUL", stage="body")
     mail = f"MAIL FROM:<{sender}>"
     if "SIZE" in session.extensions:
