@@ -22,6 +22,7 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 LOCK = ROOT / "requirements" / "checkout.lock"
 STAMP = VENV / "postier-stamp.json"
+HALF = "installing"
 
 __all__ = ["PYTHON", "ROOT", "SetupError", "say", "set_up", "watch"]
 
@@ -39,30 +40,36 @@ def set_up() -> None:
 
 def install() -> None:
     started = time.monotonic()
-    if not usable():
+    if stamp().get("lock") == HALF or not usable():
         make_venv()
     done, goal = stamp(), wanted()
-    STAMP.unlink(missing_ok=True)
     if done.get("lock") != goal["lock"]:
-        if not has_pip():
-            bootstrap_pip(PYTHON, LOCK)
-        count = sum("==" in line for line in LOCK.read_text(encoding="utf-8").splitlines())
-        watch(
-            [PYTHON, "-m", "pip", "install", "--require-hashes", "--no-deps", "-r", LOCK],
-            f"installing {count} locked packages into .venv (about a minute, once)",
-            count,
-        )
+        # a killed pip leaves packages that look whole to the next one: a set-up that finds this word starts .venv again
+        write_stamp({"lock": HALF})
+        install_lock()
+        write_stamp({"lock": goal["lock"]})
     # no build isolation: the setuptools that builds is the hashed one
     editable: list[str | Path] = ["install", "--no-deps", "--no-build-isolation", "--no-index", "-e", ROOT]
     watch([PYTHON, "-m", "pip", *editable], "installing postier itself")
-    STAMP.write_text(json.dumps(wanted()), encoding="utf-8")
+    write_stamp(goal)
     say(f"set up in {time.monotonic() - started:.0f} s")
+
+
+def install_lock() -> None:
+    if not has_pip():
+        bootstrap_pip(PYTHON, LOCK)
+    count = sum("==" in line for line in LOCK.read_text(encoding="utf-8").splitlines())
+    watch(
+        [PYTHON, "-m", "pip", "install", "--require-hashes", "--no-deps", "-r", LOCK],
+        f"installing {count} locked packages into .venv (about a minute, once)",
+        count,
+    )
 
 
 def make_venv() -> None:
     base = getattr(sys, "_base_executable", None) or sys.executable  # never a venv inside a venv
     if VENV.exists() or VENV.is_symlink():
-        say("the Python of .venv is gone or too old: making .venv again")
+        say(".venv is half made, or its Python is gone or too old: making it again")
         VENV.unlink() if VENV.is_symlink() else shutil.rmtree(VENV)
     # pip comes in a second step: many distributions ship a Python without ensurepip
     watch([base, "-m", "venv", "--without-pip", VENV], f"making .venv with Python {sys.version.split()[0]}")
@@ -84,6 +91,10 @@ def stamp() -> dict[str, str]:
         if isinstance(found, dict) and os.access(PYTHON, os.X_OK):
             return found
     return {}
+
+
+def write_stamp(content: dict[str, str]) -> None:
+    STAMP.write_text(json.dumps(content), encoding="utf-8")
 
 
 def digest(*parts: bytes) -> str:

@@ -38,7 +38,7 @@ def run(arguments: list[str]) -> int:
         say(str(error))
         return 1
     except KeyboardInterrupt:
-        say("stopped; the next start goes on from here")
+        say("stopped; the next start finishes the set-up")
         return 128 + signal.SIGINT
 
 

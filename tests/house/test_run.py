@@ -64,7 +64,7 @@ def append(file: Path, line: str) -> None:
 
 def environment(**more: str) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("POSTIER_", "PYTEST_"))}
-    return kept | {"POSTIER_NO_APT": "1"} | more
+    return kept | {"POSTIER_NO_APT": "1", "PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull} | more
 
 
 def run(checkout: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
@@ -228,16 +228,31 @@ def test_set_up_says_what_to_install_when_nothing_can_install(checkout: Path) ->
     assert "docs.astral.sh/uv" in answer.stdout
 
 
-def test_a_failed_step_ends_with_the_last_words_of_its_command(checkout: Path) -> None:
+def test_a_failed_install_shows_its_last_words(checkout: Path) -> None:
     shutil.rmtree(checkout / ".venv")
     put_nothing_installable(checkout)
 
-    answer = run(checkout, "setup", PIP_NO_INDEX="1", PIP_CONFIG_FILE=os.devnull)
+    answer = run(checkout, "setup")
 
     assert answer.returncode == 1
     assert "Its last words:" in answer.stderr
     assert "Traceback" not in answer.stderr
-    assert not (checkout / ".venv" / "postier-stamp.json").exists()
+
+
+def test_a_set_up_that_was_cut_off_is_begun_again(checkout: Path) -> None:
+    append(checkout / "requirements" / "checkout.lock", "# changed")
+    put_python(checkout, "#!/bin/sh\ncase \"$*\" in *' install '*) exit 1;; esac\n")
+    assert run(checkout, "setup").returncode == 1
+    with subprocess.Popen(
+        [sys.executable, str(checkout / "run.py"), "setup"], env=environment(), stderr=subprocess.PIPE, text=True
+    ) as second:
+        assert second.stderr is not None
+        first_words = second.stderr.readline()
+        second.send_signal(signal.SIGINT)
+
+        assert "half made" in first_words
+        assert second.wait(timeout=30) == 128 + signal.SIGINT
+        assert "Traceback" not in second.stderr.read()
 
 
 def put_nothing_installable(checkout: Path) -> None:
@@ -270,7 +285,7 @@ def test_an_old_python_names_the_one_that_is_needed(checkout: Path) -> None:
 def test_an_old_python_goes_on_with_a_newer_one_on_path(checkout: Path) -> None:
     newer = checkout / "newer"
     newer.mkdir()
-    (newer / "python3.13").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (newer / "python3.13").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     (newer / "python3.13").chmod(0o755)
 
     answer = pretend_old(checkout, str(newer))
