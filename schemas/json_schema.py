@@ -1,4 +1,4 @@
-"""The JSON Schema of every kind's envelope, generated from the models: `python -m postier.schemas.json_schema [--check]`.
+"""Every kind's JSON Schema, generated from the models: `python -m postier.schemas.json_schema [--check]`.
 
 It describes the form postier itself writes. The edge also takes CloudEvents names and `recipients` on the envelope.
 """

@@ -132,7 +132,7 @@ class Event(Part):
         """When the content itself stops being of use, for kinds that say so."""
         return None
 
-    def supersede_key(self, recipient: Recipient) -> str | None:  # noqa: ARG002 - for the kinds that have one
+    def supersede_key(self, recipient: Recipient) -> str | None:
         """Of several waiting deliveries with the same key only the newest leaves; None supersedes nothing."""
         return None
 
