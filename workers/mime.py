@@ -61,7 +61,7 @@ def mailbox(name: str, box: Mailbox) -> str:
     """One header line with exactly one mailbox, whatever its display name holds. RenderError on control characters."""
     if not box.name:
         return f"{name}: {box.address}\r\n"
-    if _is_plain(box.name) and len(box.name) <= 60:
+    if _is_plain(box.name) and len(box.name) <= 300:
         shown = '"' + box.name.replace("\\", "\\\\").replace('"', '\\"') + '"'
     else:
         shown = _encoded(name, _refuse_controls(name, box.name), "utf-8")
