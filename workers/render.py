@@ -15,7 +15,8 @@ from postier.workers.headers import Headers, feedback_instance, fixed_headers, l
 from postier.workers.mime import Skeleton, date_line, mailbox, message_id_line, opaque, unstructured
 from postier.workers.templates import TemplateSet, templates_for
 
-_CARD, _CARD_DARK = "#ffffff", "#1f2429"  # the backgrounds in schemas/templates/mjml/_head.mjml
+# The backgrounds in schemas/templates/mjml that coloured text reads worst on: the light page, the dark card.
+_LIGHT, _DARK = "#f0f2f5", "#1f2429"
 _VISITOR = {"en": "Visitor", "fr": "Visiteur"}
 _EVERYBODY = Mailbox("")
 
@@ -53,8 +54,8 @@ def brand_fields(account: Account) -> dict[str, str]:
         "brand_logo": account.brand.logo_url,
         "brand_colour": colour,
         "brand_ink": ink_on(colour),
-        "brand_link": readable_on(_CARD, colour),
-        "brand_link_dark": readable_on(_CARD_DARK, colour),
+        "brand_link": readable_on(_LIGHT, colour),
+        "brand_link_dark": readable_on(_DARK, colour),
     }
 
 

@@ -23,7 +23,7 @@ ARGUMENTS = [
     "--disable-sync",
 ]
 WIDTHS = [375, 1280]
-LOGO = '<svg xmlns="http://www.w3.org/2000/svg" width="280" height="80"><rect width="280" height="80" fill="#1f6f54"/></svg>'
+LOGO = '<svg xmlns="http://www.w3.org/2000/svg" width="280" height="80"><rect width="280" height="80"/></svg>'
 HOSTILE = (
     '"><script>document.title="ran"</script><img src=x onerror=\'document.title="ran"\'>'
     "<svg onload='document.title=\"ran\"'></svg></style></title>" + "w" * 150
@@ -112,8 +112,9 @@ def test_hostile_text_runs_nothing_and_breaks_no_layout(page, kind, locale):
 
 CONTRAST = """() => {
     const rgb = text => text.match(/[\\d.]+/g).map(Number);
-    const luminance = ([r, g, b]) => [r, g, b].map(v => v / 255).map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
-        .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+    const linear = value => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
+    const luminance = ([r, g, b]) =>
+        0.2126 * linear(r / 255) + 0.7152 * linear(g / 255) + 0.0722 * linear(b / 255);
     const background = element => {
         for (; element; element = element.parentElement) {
             const colour = rgb(getComputedStyle(element).backgroundColor);
@@ -124,11 +125,11 @@ CONTRAST = """() => {
     const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
     const bad = [];
     while (walker.nextNode()) {
-        const element = walker.currentNode.parentElement;
-        if (!walker.currentNode.data.trim() || !element.checkVisibility({opacityProperty: true}) || element.closest('style')) continue;
-        const pair = [luminance(rgb(getComputedStyle(element).color)), luminance(background(element))].sort((a, b) => b - a);
-        const ratio = (pair[0] + 0.05) / (pair[1] + 0.05);
-        if (ratio < 4.5) bad.push([ratio.toFixed(2), walker.currentNode.data.trim().slice(0, 60)]);
+        const element = walker.currentNode.parentElement, text = walker.currentNode.data.trim();
+        if (!text || !element.checkVisibility({opacityProperty: true})) continue;
+        const [one, other] = [rgb(getComputedStyle(element).color), background(element)].map(luminance);
+        const ratio = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
+        if (ratio < 4.5) bad.push([ratio.toFixed(2), text.slice(0, 60)]);
     }
     return bad;
 }"""
