@@ -147,7 +147,7 @@ def _permanent(reply: _Reply) -> ReplyClass:
     if stage == "auth":
         return CONFIG if reply.code in (523, 538) or account.WANTS_TLS.search(text) else AUTH
     before_mail = stage in ("connect", "ehlo", "starttls")
-    if not before_mail and stage != "mail" and reply.status != (7, 507) and email.SUPPRESSED.search(text):
+    if not before_mail and stage != "mail" and _suppressed(reply):
         return SUPPRESS
     if account.GREYLISTED.search(text) or (stage is None and reply.code <= 504 and account.OUTAGE.search(text)):
         return RETRY
@@ -158,6 +158,12 @@ def _permanent(reply: _Reply) -> ReplyClass:
     if before_mail:
         return CONFIG
     return _own_session(reply) or (_at_mail(reply) if stage == "mail" else _at_email(reply))
+
+
+def _suppressed(reply: _Reply) -> bool:
+    if reply.status == (7, 507) or email.SUPPRESSED.search(reply.text) is None:  # 5.7.507: an IP the recipient blocks
+        return False
+    return account.SPEAKS_OF_US.search(reply.text) is None
 
 
 def _own_session(reply: _Reply) -> ReplyClass | None:
@@ -193,7 +199,7 @@ def _at_email(reply: _Reply) -> ReplyClass:
 
 
 _SYNTAX_CODES = frozenset({500, 502, 504, 555})
-_INSIDERS_ONLY = frozenset({(7, 12), (7, 13), (7, 124), (7, 133), (7, 134), (7, 135), (7, 136)})
+_INSIDERS_ONLY = frozenset({(7, 12), (7, 13), (7, 124), (7, 129), (7, 133), (7, 134), (7, 135), (7, 136)})
 _LOGIN = frozenset({(7, 8), (7, 57), (7, 139)})
 _PRECISE = {
     (1, 7): CONFIG, (1, 8): CONFIG, (2, 252): CONFIG, (7, 60): CONFIG, (7, 64): CONFIG,

@@ -87,7 +87,7 @@ WANTS_TLS = words(
 RELAY = words(
     r"relay(?:ing)?(?: \S++){0,2} (?:denied|not (?:permitted|allowed|authori[sz]ed)|prohibited|refused|rejected"
     r"|forbidden)",
-    r"(?:unable|not configured|not allowed|not permitted|not authori[sz]ed|refus\w+|cannot|can't|don't|do not"
+    r"(?:unable|not configured|not allowed|not permitted|not authori[sz]ed|refus\w{1,6}+|cannot|can't|don't|do not"
     r"|will not|won't)(?: to)? relay",
     r"\b(?:no|open|insecure|denied|as a|mail) relay(?:ing)?\b|(?:for|to) relay\b|rcpthosts|tenantattribution",
     r"relais (?:refuse|interdit|non)|relay(?:ing|en)? (?:nicht|verweigert|abgelehnt|niet)",
@@ -126,13 +126,21 @@ LISTED = words(
     r"|been|not|block|reject|den|refus|ban)",
     r"connections? (?:not |will not be |from \S+ )?(?:accepted|refused|rejected|denied)",
     r"not accept(?:ing|ed)? connections|allowed to connect|weren't sent\. please|geo-?(?:ip|graph|loc)|country",
-    r"internet service provider|access (?:to|from) (?:this|mail)|no smtp service|not welcome|block-?send-?er",
-    r"too many (?:invalid|bad|unknown|non-?exist)|from your (?:location|country)|due to abuse|\bspams from",
-    r"liste noire|lista (?:nera|negra|de bloqueo)|schwarze liste|zwarte lijst|黑名单|ブラックリスト|bizsmtp",
+    r"internet service provider|access (?:to|from) (?:this|mail)|no smtp service|not welcome|\bclient host\b",
+    r"block-?send-?er|too many (?:invalid|bad|unknown|non-?exist)|from your (?:location|country)",
+    r"(?:not|n\'t|no longer|refus\w{1,6}+)(?: to)? (?:accept(?:ing|ed)?|receiv\w{1,6}+|allow(?:ed"
+    r"|ing)?)(?: \S++){0,3} from\b",
+    r"no access for th(?:is|e) (?:ip|domain|user|sender|host)|ip in prison|due to abuse|\bspams from|liste noire",
+    r"lista (?:nera|negra|de bloqueo)|schwarze liste|zwarte lijst|黑名单|ブラックリスト|bizsmtp",
 )
 
 # The sender address.
 SENDER = words(
+    r"your (?:account|mailbox|user ?name|login|subscription|plan|api|message rate)\b(?! (?:administrator|provider))",
+    r"(?:disabled|blocked|suspended|restricted|prevented|barred|not allowed|not permitted) (?:for|from|to) (?:send"
+    r"|use)",
+    r"\b(?:outgoing|outbound)\b|\b(?:for|of|no such|unknown|the|this) sender\b(?! (?:policy|not in))|\(sender\)",
+    r"for your (?:domain|host|server)|\bapi (?:user|key)\b|license expired",
     r"(?:bad|invalid|unknown|illegal|unroutable|unverified|forged|fake|blocked|rejected|unacceptable|unregistered"
     r"|outbound|verify|from)(?: \S++){0,2} (?:sender|senders|return[- ]path|reverse[- ]path)\b",
     r"(?:unregistered|outbound|from) domains?\b",
@@ -167,6 +175,12 @@ PROTOCOL = words(
     r"|parameter|argument)",
     r"command (?:not|unknown|unrecog|rejected)|(?:parameter|option)s? not|protocol (?:error|violation)",
     r"(?:rcpt|mail|data) first|need (?:rcpt|mail)|need fully-qualified|not implemented|does not support|pipelin",
+)
+
+# Our server or domain is named: no list of the recipient is meant.
+SPEAKS_OF_US = words(
+    r"client host|\bip\b|\bhelo\b|sender address|\bspf\b|\bdkim\b|\bdmarc\b|\bptr\b|reverse dns",
+    r"your (?:server|host|domain|network)|\brelay",
 )
 
 # Come back in some minutes.

@@ -26,7 +26,7 @@ VIRUS = words(
     r"virus|infected|malware|trojan|phish|eicar|\bworm\b|ransom",
     r"(?:illegal|banned|prohibited|forbidden|blocked|dangerous|executable|bad|disallowed"
     r"|unsafe) (?:\S++ )?(?:attachment|file|extension|content)",
-    r"attachment.{0,40}(?:not allowed|blocked|prohibited|banned|reject|forbidden|limit)",
+    r"attachment.{0,40}(?:not (?:allowed|permitted|accepted)|blocked|prohibited|banned|reject|forbidden|limit)",
     r"security (?:issue|threat|risk)|ウイルス|病毒",
 )
 
@@ -34,8 +34,8 @@ VIRUS = words(
 TOO_BIG = words(
     r"(?:message|mail|e-?mail|data|content|body|headers?|attachment)s?(?: \S++){0,3} (?:too (?:large|big|long)"
     r"|exceeds?|exceeded|larger than|oversized?)(?! (?:storage|.{0,12}per (?:hour|day|minute)))",
-    r"(?:size|length)(?: \S++){0,3} (?:exceed|too|limit|is over|larger|greater)",
-    r"(?:max(?:imum)?|exceed\w*|over)(?: \S++){0,4} (?:message |mail |file )?size|\btoo (?:large|big)\b",
+    r"(?:size|length)(?: \S++){0,3} (?:exceed|too|limit|is over|larger|greater|violat)",
+    r"(?:max(?:imum)?|exceed\w{0,6}+|over)(?: \S++){0,4} (?:message |mail |file )?size|\btoo (?:large|big)\b",
     r"entity too large|(?:message|courriel|mail) (?:est )?trop (?:gros|volumineux|grand|long)",
     r"nachricht (?:ist )?zu gros|mensaje (?:es )?demasiado grande|messaggio troppo grande",
     r"mensagem (?:muito|demasiado) grande|bericht (?:is )?te groot|taille (?:maxi|du message)|邮件(?:过大|太大)",
@@ -64,8 +64,8 @@ SPAM = words(
 # The email was refused without a telling reason.
 REFUSED_MESSAGE = words(
     r"\bpolic(?:y|ies)\b",
-    r"(?:message|mail|e-?mail)s?(?: \S++){0,5} (?:polic(?:y|ies)|not allowed|not accepted|not welcome|rejected"
-    r"|refused|blocked|rejete|filtered)",
+    r"(?:message|mail|e-?mail)s?(?: \S++){0,5} (?:polic(?:y|ies)|not allowed|not accepted|not welcome"
+    r"|\bclient host\b|rejected|refused|blocked|rejete|filtered)",
     r"requested mail action aborted|transaction failed|message (?:refused|rejected)|mail ?policy",
 )
 
@@ -74,15 +74,16 @@ POLICY = words(r"\bpolic(?:y|ies)\b|(?:not|un)(?: |-)?authori[sz]ed|prohibited|\
 
 # Mailbox full.
 FULL = words(
-    r"(?:over|exceed\w*|extended|out of)[ -]?(?:\S++ ){0,4}(?:quota|storage|disk space|allocation)",
+    r"(?:over|exceed\w{0,6}+|extended|out of)[ -]?(?:\S++ ){0,4}(?:quota|storage|disk space|allocation)",
     r"quota (?:exceed|violat|full|has been|limit|depass|superad|excedid|superat|esced|uberschr)",
     r"(?:disk|user|storage|mailbox|mail) quota|overquota",
     r"(?:mailbox|inbox|mail ?box|mail ?folder|account|mailbox for user)(?: \S++){0,3} (?:full|stuffed|over ?quota"
     r"|exceeded|size limit|too large)",
     r"mapiexceptionshutoffquota|storage (?:limit|allocation|space)",
     r"insufficient (?:disk|storage|mailbox) (?:space|storage)|(?:not|n\'t)(?: \S++)? enough (?:storage|space|disk)",
-    r"space not enough|(?:mailbox|inbox) (?:size )?limit|allowed (?:size|storage)|has too many messages",
-    r"zuviele mails|(?:postfach|mailbox|speicher\S*)(?: \S++){0,3} (?:voll|uberfullt|erschopft)",
+    r"space not enough|storage (?:is )?full|(?:mailbox|inbox) (?:size )?limit|allowed (?:size|storage)",
+    r"has too many messages|zuviele mails",
+    r"(?:postfach|mailbox|speicher\S{0,12}+)(?: \S++){0,3} (?:voll|uberfullt|erschopft)",
     r"(?:postvak|mailbox)(?: \S++){0,2} (?:vol|overvol)\b|boite(?: \S++){0,4} pleine",
     r"(?:buzon|casilla|bandeja)(?: \S++){0,3} llen[oa]|caixa(?: \S++){0,4} (?:cheia|lotada)",
     r"casella(?: \S++){0,3} piena|przepelnion|skrzynka(?: \S++){0,2} pelna|переполнен|邮箱(?:已满|空间)",
@@ -98,17 +99,19 @@ GONE = words(
     r"|valid|known|recogni[sz]ed|local|available|active|allocated|a (?:known|valid|registered))|does(?:n't"
     r"| not) (?:exist|have)|isn't (?:valid|known)|(?:is |been )?blocked due to inact|(?:could not|cannot"
     r"|can't) be found|no longer|marked as invalid|(?:not |un)reachable)",
-    r"(?:unknown|invalid|no such|bad|inactive|disabled|non-?existe?nt|unrecogni[sz]ed|illegal|incorrect"
-    r"|undeliverable|no|unrouteable|unroutable|unregistered|dead|obsolete|suspended|expired|blank|not a valid|not a"
-    r"|banned|nonexisting|closed)(?: (?!sender|mail from|from\b|helo)\S++){0,3}?[ /-](?:users?|recipients?|mailbox"
-    r"|mailhost|addressee?|(?:e-?mail )?address|account|alias|customer|destination|person|rcpt|domain|host|inbox"
-    r"|mail ?drop|subscriber)\b",
-    r"not (?:our|a local|my) (?:user|customer|domain|recipient)|no mailbox",
+    r"\b(?:no|bad|not an?|unregistered) (?:such |valid |local |known |active |registered |e-?mail )?(?:users?"
+    r"|recipients?|mailbox|addressee?|address|account|alias|customer|inbox|person)\b",
+    r"\b(?:unknown|invalid|no such|not a valid|inactive|disabled|non-?existe?nt|unrecogni[sz]ed|illegal|incorrect"
+    r"|undeliverable|unrouteable|unroutable|dead|obsolete|suspended|expired|blank|banned|nonexisting"
+    r"|closed)(?: (?!sender|mail from|from\b|helo)\S++){0,3}?[ /-](?:users?|recipients?|mailbox|mailhost|addressee?"
+    r"|(?:e-?mail )?address|account|alias|customer|destination|person|rcpt|domain|host|inbox|mail ?drop"
+    r"|subscriber)\b",
+    r"bad destination|not (?:our|a local|my) (?:user|customer|domain|recipient)|no mail ?box",
     r"mailbox (?:is )?(?:disabled|unavailable|busy or|not)|user (?:not|does ?n[o']t|has moved)|recipnotfound",
     r"recipientnotfound|recipient(?:s|_)?not|address_?not_?found|disableduser|nosuchuser|userunknown",
     r"errorinvalidrecipient|rcpt (?:to )?(?:not|reject|fail|invalid)",
     r"(?:does not|doesn't|not|never) (?:accept|accepting|receive|want)(?:s|ing)? (?:any |e-?)?(?:mail|e-?mail"
-    r"|network|messages?)",
+    r"|network|messages?)(?! (?:\S++ ){0,2}from\b)",
     r"not exist|non-?exist|no such (?!command|param|option|file)",
     r"unknown (?:local|id\b|alias|to this|in |here|virtual)|null mx|no valid recipient",
     r"no (?:such )?(?:mx|mail exchanger)|no longer (?:valid|active|in use|on server|available|works?|with|accept)",
@@ -152,7 +155,7 @@ RECIPIENT_REFUSED = words(
 
 # The recipient takes mail from inside only.
 INSIDERS_ONLY = words(
-    r"resolver\.rst\.(?:auth|notauth|restrict)",
+    r"resolver\.rst\.(?:auth|notauth|restrict|sendernotauth)",
     r"sender (?:was |is )?not authenticated (?:by|for) (?:organization|group|mailbox|public)|not in allowed-senders",
     r"allowed[- ]senders list|only accepts? (?:mail|messages) from (?:people|members|internal)",
 )
@@ -165,6 +168,6 @@ SUPPRESSED = words(
     r"blocked senders|envelope blocked - user|user(?:'s)? (?:block|deny) ?list",
     r"(?:rejected|refused|blocked) by (?:this |the )?(?:user|recipient|addressee)s?(?! domain|'s (?:domain|org))\b",
     r"recipient(?:'s)? preferences?",
-    r"(?:recipient|user) (?:has )?(?:blocked|refused) (?:you|mail|this|to (?:receive|accept))|\bblocked you\b",
-    r"blocked by the recipient(?! (?:domain|server|org))",
+    r"(?:recipient|user) (?:has )?(?:blocked|refused) (?:you|mail|this|the sender|sender|to (?:receive|accept))",
+    r"\bblocked you\b|blocked by the recipient(?! (?:domain|server|org))",
 )

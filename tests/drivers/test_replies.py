@@ -257,8 +257,11 @@ def test_a_temporary_reply_never_fails_an_email_at_the_smtp_stages(code: int, te
     assert classify(code, None, text, stage) in {"retry", "throttle", "auth"}
 
 
-WORDS = ["user", "not", "a", "message", "exceeded", "limit", "too many", "sender", "quota", "x@", "@", "\n", "5.1.1",
-         "<", "https://", "header", "is", "are not", "content", "domain", "per", "over", "unknown", "é", "用"]  # fmt: skip
+WORDS = [
+    "user", "not", "a", "message", "exceeded", "limit", "sender", "quota", "x@", "@", "5.1.1", "<",
+    "https://", "header", "is", "content", "domain", "per", "over", "unknown", "mailbox", "address",
+    "recipient", "no", "refused", "é", "用", "\n", "too many", "are not",
+]  # fmt: skip
 
 
 @settings(max_examples=60, deadline=None)
