@@ -42,7 +42,7 @@ class Claims:
 
     def settle(self, entries: Sequence[Entry]) -> list[int]:
         """Write outcomes; answers OK, STALE or SUPERSEDED per entry. Repeating an entry is safe."""
-        answers: list[int] = self.store.run("settle", (self._keep_sent, len(entries), *flatten(entries)))
+        answers: list[int] = self.store.run("settle", (len(entries), *flatten(entries)))
         return answers
 
     def renew(self, conversations: Iterable[tuple[str, str]], held: Iterable[Claimed]) -> set[str]:

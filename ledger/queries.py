@@ -110,8 +110,8 @@ class Queries:
     def deliveries_of(self, tenant: str, idempotency_key: str) -> list[str]:
         """The delivery ids of the event that was published under this key (default: its id)."""
         with translated():
-            ids = self._redis.hget(self._key(f"key:{tenant}:{idempotency_key}"), "deliveries")
-        return ids.decode().split(",") if ids else []
+            known = self._redis.get(self._key(f"key:{tenant}:{idempotency_key}"))
+        return known.decode().rpartition(" ")[2].split(",") if known else []
 
     def deliveries(
         self,

@@ -23,10 +23,10 @@ local function reap()
       note(id, cjson.encode({ what = what, attempt = tonumber(r[6]), account = r[2], worker = r[8] }))
       if r[1] == 'sending' and r[5] == 'hold' then
         redis.call('HSET', record, 'state', 'unknown', 'cause', 'worker_died', 'ended_at', NOWS)
-        finish(id, 'unknown', 0, false)
+        finish(id, 'unknown', false)
       elseif crashes >= CRASHES then
         redis.call('HSET', record, 'state', 'failed', 'cause', 'crashed', 'ended_at', NOWS)
-        finish(id, 'failed', 0, false)
+        finish(id, 'failed', false)
       else
         redis.call('HSET', record, 'state', 'waiting', 'cause', r[1] == 'sending' and 'outcome_unknown' or 'crashed')
         to_lane(id, r[2], r[3], true)
@@ -47,7 +47,8 @@ end
 local function expire(id)
   redis.call('HSET', P .. 'delivery:' .. id, 'state', 'expired', 'ended_at', NOWS)
   note(id, cjson.encode({ what = 'expired' }))
-  finish(id, 'expired', 0, false)
+  redis.call('ZREM', P .. 'scheduled', id)
+  finish(id, 'expired', false)
 end
 
 local function expire_overdue()
@@ -75,7 +76,11 @@ end
 local function forget()
   for _, state in ipairs({ 'sent', 'discarded' }) do
     local old = redis.call('ZRANGEBYSCORE', P .. 'ended:' .. state, '-inf', n2s(NOW - KEPT * 1000000), 'LIMIT', 0, BOUND)
-    if #old > 0 then redis.call('ZREM', P .. 'ended:' .. state, unpack(old)) end
+    for _, id in ipairs(old) do
+      gather('ZREM', P .. 'ended:' .. state, id)
+      gather('UNLINK', '', P .. 'delivery:' .. id)
+      gather('UNLINK', '', P .. 'history:' .. id)
+    end
   end
 end
 
@@ -89,35 +94,48 @@ end
 
 local handed, conversations, pops = {}, 0, 0
 
+-- What left its lane otherwise (superseded, discarded, moved) is dropped here; one more look is all it may cost.
 local function take(account, class, quota)
   local taken = {}
-  for _ = 1, quota + 8 do
-    if #taken >= quota or pops >= WANTED * BATCH + BOUND then break end
-    local id = redis.call('LPOP', lane(account, class))
-    if not id then break end
-    pops = pops + 1
-    local record = P .. 'delivery:' .. id
-    local r = redis.call('HMGET', record, 'state', 'fence', 'attempt', 'crashes', 'tenant', 'kind', 'version', 'event',
-      'message_id', 'deadline', 'accepted_at', 'on_unknown', 'account', 'recipient')
-    if r[1] == 'waiting' and r[13] == account then
-      if tonumber(r[10]) <= NOW then
-        expire(id)
-      else
-        taken[#taken + 1] = { id, r }
+  for _ = 1, 2 do
+    local room = math.min(quota - #taken, WANTED * BATCH + BOUND - pops)
+    if room <= 0 then break end
+    local ids = redis.call('LPOP', lane(account, class), room)
+    if not ids then break end
+    pops = pops + #ids
+    for _, id in ipairs(ids) do
+      local r = redis.call('HMGET', P .. 'delivery:' .. id, 'state', 'fence', 'attempt', 'crashes', 'tenant', 'kind',
+        'version', 'event', 'message_id', 'deadline', 'accepted_at', 'on_unknown', 'account', 'recipient')
+      if r[1] == 'waiting' and r[13] == account then
+        if tonumber(r[10]) <= NOW then
+          expire(id)
+        else
+          taken[#taken + 1] = { id, r }
+        end
       end
     end
   end
   return taken
 end
 
-local function lease(entry, account, conversation)
+local payloads = {}
+
+local function lease(entry, conversation)
   local id, r = entry[1], entry[2]
   local fence, attempt = tonumber(r[2]) + 1, tonumber(r[3]) + 1
   redis.call('HSET', P .. 'delivery:' .. id, 'state', 'leased', 'fence', fence, 'attempt', attempt, 'worker', WORKER,
     'conversation', conversation, 'leased_at', NOWS)
-  redis.call('ZADD', P .. 'lease', TO, id)
-  return { id, fence, attempt, tonumber(r[4] or 0), r[5], r[6], r[7], r[8], r[9], r[10], r[11], r[12],
-    redis.call('GET', P .. 'payload:' .. id) or '', r[14] or '' }
+  gather('ZADD', P .. 'lease', TO, id)
+  local row = { id, fence, attempt, tonumber(r[4] or 0), r[5], r[6], r[7], r[8], r[9], r[10], r[11], r[12], '', r[14] or '' }
+  payloads[#payloads + 1] = { P .. 'payload:' .. id, row }
+  return row
+end
+
+local function fill_in_payloads()
+  if #payloads == 0 then return end
+  local keys = {}
+  for index, entry in ipairs(payloads) do keys[index] = entry[1] end
+  for index, text in ipairs(redis.call('MGET', unpack(keys))) do payloads[index][2][13] = text or '' end
 end
 
 -- A delivery that was held by a dying worker travels alone, so that the next crash tells who is to blame.
@@ -134,7 +152,7 @@ local function group(taken, account, rooms)
       if not entry then break end
       local suspect = tonumber(entry[2][4] or 0) > 0
       if suspect and #members > 2 then break end
-      members[#members + 1] = lease(entry, account, conversation)
+      members[#members + 1] = lease(entry, conversation)
       i = i + 1
       if suspect then break end
     end
@@ -244,5 +262,7 @@ elseif not keeper or keeper == WORKER then
 else
   wait = math.max(wait, 1000000)
 end
+fill_in_payloads()
+write_together()
 table.insert(handed, 1, wait)
 return handed

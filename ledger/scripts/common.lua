@@ -39,17 +39,35 @@ local function to_lane(id, account, class, head)
   redis.call('ZADD', P .. 'due:' .. class, 'NX', NOWS, account)
 end
 
--- The end of a delivery's life: out of every index of the living, into the one of its end.
--- kept: seconds the record stays; 0 keeps it until a person removes it. Its payload goes only with `sent`-like ends.
-local function finish(id, state, kept, drop_payload)
-  redis.call('ZREM', P .. 'lease', id)
-  redis.call('ZREM', P .. 'scheduled', id)
-  redis.call('ZREM', P .. 'deadline', id)
-  redis.call('ZADD', P .. 'ended:' .. state, NOWS, id)
-  if drop_payload then redis.call('UNLINK', P .. 'payload:' .. id) end
-  if kept > 0 then
-    redis.call('EXPIRE', P .. 'delivery:' .. id, kept)
-    if not drop_payload then redis.call('EXPIRE', P .. 'payload:' .. id, kept) end
-    redis.call('EXPIRE', P .. 'history:' .. id, kept)
+-- Writes that many deliveries of one call share go out together: a command costs more than its arguments.
+local together = {}
+local function gather(command, key, first, second)
+  local slot = command .. ' ' .. key
+  local row = together[slot]
+  if not row then
+    row = { command, key }
+    together[slot] = row
+    together[#together + 1] = row
   end
+  row[#row + 1] = first
+  if second then row[#row + 1] = second end
+end
+local function write_together()
+  for _, row in ipairs(together) do
+    if row[2] == '' then
+      redis.call(row[1], unpack(row, 3))
+    else
+      redis.call(row[1], row[2], unpack(row, 3))
+    end
+  end
+  together = {}
+end
+
+-- The end of a delivery's life: out of every index of the living, into the one of its end. Only ends that need nobody
+-- any more lose their payload; what is `sent` or `discarded` is forgotten later by claim, all else stays for a person.
+local function finish(id, state, drop_payload)
+  gather('ZREM', P .. 'lease', id)
+  gather('ZREM', P .. 'deadline', id)
+  gather('ZADD', P .. 'ended:' .. state, NOWS, id)
+  if drop_payload then gather('UNLINK', '', P .. 'payload:' .. id) end
 end

@@ -61,7 +61,8 @@ function verbs.discard()
       redis.call('ZREM', P .. 'ended:' .. state, id)
       redis.call('HSET', record, 'state', 'discarded', 'by', ARGV[2], 'reason', ARGV[3], 'ended_at', NOWS)
       note(id, cjson.encode({ what = 'discarded', by = ARGV[2], reason = ARGV[3], was = state }))
-      finish(id, 'discarded', tonumber(ARGV[4]), true)
+      redis.call('ZREM', P .. 'scheduled', id)
+      finish(id, 'discarded', true)
       answers[#answers + 1] = 1
     else
       answers[#answers + 1] = 0
@@ -70,4 +71,6 @@ function verbs.discard()
   return answers
 end
 
-return verbs[ARGV[1]]()
+local answer = verbs[ARGV[1]]()
+write_together()
+return answer

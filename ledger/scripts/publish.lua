@@ -21,7 +21,8 @@ local function supersede(key, by)
     if state == 'waiting' then
       redis.call('HSET', record, 'state', 'discarded', 'cause', 'superseded', 'by', by, 'ended_at', NOWS)
       note(older, cjson.encode({ what = 'superseded', by = by }))
-      finish(older, 'discarded', tonumber(ARGV[1]), true)
+      redis.call('ZREM', P .. 'scheduled', older)
+      finish(older, 'discarded', true)
     elseif state == 'leased' then
       redis.call('HSET', record, 'superseded', by)
     end
@@ -40,10 +41,11 @@ for _ = 1, tonumber(ARGV[2]) do
   local deadline = math.max(NOW, not_before) + lifetime
   if expiry > 0 then deadline = math.min(deadline, expiry) end
   deadline = n2s(deadline)
-  local first = redis.call('HMGET', P .. 'key:' .. key, 'fingerprint', 'event', 'deliveries')
-  if first[1] then
-    local answer = { first[1] == fingerprint and 'duplicate' or 'conflict', first[2] }
-    for id in string.gmatch(first[3], '[^,]+') do answer[#answer + 1] = id end
+  local first = redis.call('GET', P .. 'key:' .. key)
+  if first then
+    local known, event_id, ids = string.match(first, '^(%S+) (%S+) (%S+)$')
+    local answer = { known == fingerprint and 'duplicate' or 'conflict', event_id }
+    for id in string.gmatch(ids, '[^,]+') do answer[#answer + 1] = id end
     answers[#answers + 1] = answer
     i = i + count * 5
   elseif busy then
@@ -58,13 +60,14 @@ for _ = 1, tonumber(ARGV[2]) do
       redis.call('HSET', P .. 'delivery:' .. id, 'state', 'waiting', 'fence', 0, 'attempt', 0, 'event', event, 'tenant',
         tenant, 'kind', kind, 'version', version, 'account', account, 'class', class, 'on_unknown', on_unknown, 'accepted_at',
         NOWS, 'deadline', deadline, 'recipient', masked, 'rkey', rkey, 'message_id', message_id, 'key', key)
-      redis.call('SET', P .. 'payload:' .. id, payload)
-      redis.call('ZADD', P .. 'deadline', deadline, id)
+      gather('MSET', '', P .. 'payload:' .. id, payload)
+      gather('ZADD', P .. 'deadline', deadline, id)
       if not_before > NOW then
         redis.call('HSET', P .. 'delivery:' .. id, 'due', n2s(not_before))
         redis.call('ZADD', P .. 'scheduled', n2s(not_before), id)
       else
-        redis.call('RPUSH', lane(account, class), id)
+        gather('RPUSH', lane(account, class), id)
+        gather('ZADD', P .. 'due:' .. class, NOWS, account)
         any = true
       end
       if sup ~= '' then
@@ -73,12 +76,11 @@ for _ = 1, tonumber(ARGV[2]) do
         redis.call('SET', pointer, id, 'PXAT', string.format('%.0f', tonumber(deadline) / 1000))
       end
     end
-    if any then redis.call('ZADD', P .. 'due:' .. class, 'NX', NOWS, account) end
     local ids = table.concat(answer, ',', 3)
-    redis.call('HSET', P .. 'key:' .. key, 'fingerprint', fingerprint, 'event', event, 'deliveries', ids)
-    redis.call('EXPIRE', P .. 'key:' .. key, tonumber(ARGV[1]))
+    redis.call('SET', P .. 'key:' .. key, fingerprint .. ' ' .. event .. ' ' .. ids, 'EX', ARGV[1])
     answers[#answers + 1] = answer
   end
 end
+write_together()
 if any then wake() end
 return answers

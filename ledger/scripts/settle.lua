@@ -1,5 +1,5 @@
 -- Write what became of claimed deliveries; each entry is accepted only from the holder of the fence.
--- ARGV: record lifetime (s), number of entries, then per entry: verb, id, fence, then per verb
+-- ARGV: number of entries, then per entry: verb, id, fence, then per verb
 --   mark                                    -> 1, 2 superseded meanwhile, 0 stale
 --   sent  code, enhanced, words, provider id, microseconds, history or ''
 --   retry delay (us), spend (0|1), cause, code, enhanced, words, history
@@ -8,11 +8,10 @@
 --   free  (id: conversation, fence: account)   the conversation is over
 --   park  (id: account, fence: '') until (us from now, 0: a person), cause, words -> 1 parked, 0 was not ready
 -- Repeating a settled entry is safe: it answers 1 again.
-local KEPT = tonumber(ARGV[1])
 -- The last attempt starts this long (us) before the deadline instead of never.
 local LAST_CALL = 5000000
 local answers = {}
-local i = 3
+local i = 2
 
 local function release_permit(account)
   local key = P .. 'account:' .. account
@@ -48,7 +47,8 @@ function verbs.sent(id, fence)
   redis.call('HSET', record, 'state', 'sent', 'ended_at', NOWS, 'code', code, 'enhanced', enhanced, 'words', words,
     'provider_id', provider_id, 'took', took)
   if history ~= '' then note(id, history) end
-  finish(id, 'sent', KEPT, true)
+  if r[1] == 'waiting' then redis.call('ZREM', P .. 'scheduled', id) end
+  finish(id, 'sent', true)
   return 1
 end
 
@@ -69,12 +69,12 @@ verbs['retry'] = function(id, fence)
   if due >= deadline then due = deadline - LAST_CALL end
   if due <= NOW then
     redis.call('HSET', record, 'state', 'expired', 'ended_at', NOWS, 'cause', cause, 'code', code, 'enhanced', enhanced, 'words', words)
-    finish(id, 'expired', 0, false)
+    finish(id, 'expired', false)
     return 1
   end
   redis.call('HSET', record, 'state', 'waiting', 'due', n2s(due), 'cause', cause, 'code', code, 'enhanced', enhanced, 'words', words)
   redis.call('HDEL', record, 'crashes')
-  redis.call('ZREM', P .. 'lease', id)
+  gather('ZREM', P .. 'lease', id)
   redis.call('ZADD', P .. 'scheduled', n2s(due), id)
   return 1
 end
@@ -88,7 +88,7 @@ verbs['end'] = function(id, fence)
   if not holds(r, fence) then return r[2] == fence and r[1] == state and 1 or 0 end
   redis.call('HSET', record, 'state', state, 'cause', cause, 'ended_at', NOWS, 'code', code, 'enhanced', enhanced, 'words', words)
   note(id, history)
-  finish(id, state, state == 'discarded' and KEPT or 0, state == 'discarded')
+  finish(id, state, state == 'discarded')
   return 1
 end
 
@@ -122,9 +122,10 @@ function verbs.park(account)
   return 1
 end
 
-for _ = 1, tonumber(ARGV[2]) do
+for _ = 1, tonumber(ARGV[1]) do
   local verb, id, fence = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   i = i + 3
   answers[#answers + 1] = verbs[verb](id, fence)
 end
+write_together()
 return answers
