@@ -9,7 +9,8 @@ import sys
 import time
 
 from postier.schemas.account import Account, Brand, Sender
-from postier.schemas.events import KINDS, Recipient
+from postier.schemas.email import Email
+from postier.schemas.events import KINDS, Event, Recipient
 from postier.workers.render import Renderer
 
 ROUNDS = 25
@@ -28,19 +29,22 @@ def main(seconds: float) -> None:
             event = event_type.example()
             recipient = Recipient(address="ada@example.org", name="Ada Byron", locale=locale)
             best = min(_round(renderer, event, kind, recipient, seconds / ROUNDS) for _ in range(ROUNDS))
-            size = len(renderer.render(event, kind=kind, tenant="t", recipient=recipient, **_ids(0)).mime)
+            size = len(_mail(renderer, event, kind, recipient, 0).mime)
             print(f"{kind:20} {locale}  {best * 1e6:7.1f} µs/mail  {size / 1024:5.1f} kB")
 
 
-def _ids(number: int) -> dict[str, str]:
-    return {"delivery_id": f"d{number}", "message_id": f"<d{number}@school.example>"}
+def _mail(renderer: Renderer, event: Event, kind: str, recipient: Recipient, number: int) -> Email:
+    ids = f"d{number}", f"<d{number}@school.example>"
+    return renderer.render(
+        event, kind=kind, tenant="riverside", recipient=recipient, delivery_id=ids[0], message_id=ids[1]
+    )
 
 
-def _round(renderer, event, kind, recipient, seconds) -> float:  # type: ignore[no-untyped-def]
+def _round(renderer: Renderer, event: Event, kind: str, recipient: Recipient, seconds: float) -> float:
     count, start = 0, time.perf_counter()
     while time.perf_counter() - start < seconds:
         for _ in range(50):
-            renderer.render(event, kind=kind, tenant="riverside", recipient=recipient, **_ids(count))
+            _mail(renderer, event, kind, recipient, count)
             count += 1
     return (time.perf_counter() - start) / count
 
