@@ -1,0 +1,141 @@
+"""`postier accounts`: the configured ways to send, how they stand, and whether they work."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from postier.console.arguments import EPILOG, AsJson
+from postier.console.output import NEGATIVE, complain, moment, safe, say, say_json, table
+
+if TYPE_CHECKING:
+    from postier.console.ledger_access import Ledger
+    from postier.schemas.account import Account
+
+app = typer.Typer(help="The configured ways to send.", no_args_is_help=True, rich_markup_mode=None)
+
+Name = Annotated[str, typer.Argument(help="The account's name.")]
+
+
+@app.command("list", epilog=EPILOG)
+def list_(json_output: AsJson = False) -> None:
+    """List accounts with their state and waiting mail."""
+    from postier.console.ledger_access import ledger
+    from postier.console.words import account_in_words
+
+    with ledger() as opened:
+        standing = opened.queries.accounts()
+        found = [_described(account, standing) for account in opened.registry().accounts.values()]
+    if json_output:
+        say_json({"accounts": found})
+        return
+    table(
+        ("account", "tenant", "driver", "sender", "state", "waiting", "reason"),
+        [
+            (
+                row["name"], row["tenant"] or "(all)", row["driver"], row["sender"]["address"], row["state"],
+                row["waiting_urgent"] + row["waiting_bulk"], account_in_words(row["name"], row),
+            )
+            for row in found
+        ],
+    )  # fmt: skip
+
+
+@app.command(epilog=EPILOG)
+def show(name: Name, json_output: AsJson = False) -> None:
+    """Show one account: its settings with secrets hidden, and how it stands in the ledger."""
+    from postier.console.ledger_access import ledger
+
+    with ledger() as opened:
+        account = _named(opened, name)
+        facts = _described(account, opened.queries.accounts())
+    if json_output:
+        say_json(facts)
+        return
+    for key, value in _flat(facts):
+        say(f"{key:<26}{safe(value)}")
+
+
+@app.command(epilog=EPILOG)
+def check(
+    names: Annotated[list[str] | None, typer.Argument(help="Accounts; all of them without a name.")] = None,
+    to: Annotated[str | None, typer.Option("--to", help="Also send a test mail to this address.")] = None,
+    json_output: AsJson = False,
+) -> None:
+    """Try accounts step by step: options, resolve, connect, TLS, greeting, login, sender, test mail. Exit 1 when one
+    fails. Nothing is changed and the ledger is not needed."""
+    from postier.console.check import Failed, check_account
+    from postier.schemas.errors import ConfigurationError
+    from postier.settings.config import load_settings
+
+    registry = load_settings().registry()
+    wanted = names or list(registry.accounts)
+    if not wanted:
+        raise ConfigurationError("POSTIER_ACCOUNTS_FILE: it names no account to check")
+    failed = False
+    for name in wanted:
+        account = registry.accounts.get(name)
+        if account is None:
+            raise ConfigurationError(f"no account is named {name!r}; there are {', '.join(registry.accounts)}")
+        try:
+            check_account(account, to, json_output=json_output)
+        except Failed:
+            failed = True
+    if failed:
+        raise typer.Exit(NEGATIVE)
+
+
+@app.command(epilog=EPILOG)
+def pause(name: Name, json_output: AsJson = False) -> None:
+    """Stop an account; its mail waits until it is resumed."""
+    from postier.console.ledger_access import ledger
+
+    with ledger() as opened:
+        _told(name, "paused", opened.manage().pause(name), json_output=json_output)
+
+
+@app.command(epilog=EPILOG)
+def resume(name: Name, json_output: AsJson = False) -> None:
+    """Let a paused or parked account send again, at once."""
+    from postier.console.ledger_access import ledger
+
+    with ledger() as opened:
+        _told(name, "ready", opened.manage().resume(name), json_output=json_output)
+
+
+def _told(name: str, state: str, known: bool, *, json_output: bool) -> None:
+    if not known:
+        complain(f"postier: the ledger knows no account named {safe(name)}: a worker that is set up with it tells it")
+        raise typer.Exit(NEGATIVE)
+    if json_output:
+        say_json({"account": name, "state": state})
+    else:
+        say(f"account {safe(name)} is {state}")
+
+
+def _named(opened: Ledger, name: str) -> Account:
+    registry = opened.registry()
+    account = registry.accounts.get(name)
+    if account is None:
+        complain(f"postier: no account is named {safe(name)}; there are {safe(', '.join(registry.accounts)) or 'none'}")
+        raise typer.Exit(NEGATIVE)
+    return account
+
+
+def _described(account: Account, standing: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    from postier.settings.secrets import mask_options
+
+    unknown = {"state": "unseen", "waiting_urgent": 0, "waiting_bulk": 0, "conversations": 0}
+    shown = account.model_dump(mode="json", exclude={"options"})
+    return {**shown, "options": mask_options(account.options), **unknown, **standing.get(account.name, {})}
+
+
+def _flat(facts: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            rows.extend(_flat(value, f"{prefix}{key}."))
+        elif value not in (None, "", []):
+            rows.append((f"{prefix}{key}", moment(value) if key in ("since", "until") else value))
+    return rows

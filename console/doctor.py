@@ -1,0 +1,47 @@
+"""`postier doctor`: is everything here that mail needs?"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from postier.console.arguments import EPILOG, AsJson
+from postier.console.output import NEGATIVE, safe, say, say_json
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(epilog=EPILOG)(doctor)
+
+
+def doctor(
+    new_seal_key: Annotated[
+        bool, typer.Option("--new-seal-key", help="Print a fresh key for POSTIER_SEAL_KEYS, and nothing else.")
+    ] = False,
+    json_output: AsJson = False,
+) -> None:
+    """Check settings, seal keys, Redis, accounts and workers. Exit 1 when a check fails; warnings do not count."""
+    from postier.console.doctor_checks import examine
+    from postier.settings.seal import Sealer
+
+    if new_seal_key:
+        key = Sealer.new_key()
+        if json_output:
+            say_json({"seal_key": key})
+        else:
+            say(key)
+        return
+    findings = []
+    for finding in examine():
+        findings.append(finding)
+        if not json_output:
+            say(f"{finding.result:<5} {finding.name:<11} {safe(finding.words)}")
+            if finding.advice:
+                say(f"      {'':<11} {safe(finding.advice)}")
+    healthy = all(finding.result != "fail" for finding in findings)
+    if json_output:
+        say_json({"ok": healthy, "checks": [asdict(finding) for finding in findings]})
+    if not healthy:
+        raise typer.Exit(NEGATIVE)

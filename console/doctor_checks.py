@@ -1,0 +1,162 @@
+"""What the doctor looks at, one finding a check; a check whose ground is missing is left out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from postier.console.ledger_access import demo_hint, redis_address
+from postier.ledger.health import ServerFacts, last_claim, server_facts
+from postier.ledger.queries import Queries
+from postier.ledger.store import Store
+from postier.schemas.account import Registry
+from postier.schemas.errors import ConfigurationError, LedgerUnavailable
+from postier.settings.config import Settings, load_settings
+from postier.workers.preflight import ALLOW_VOLATILE, durability_of, refusal_of
+from postier.workers.route import build_driver
+
+Level = Literal["ok", "warn", "fail"]
+
+# Beyond this a link may be refused or sent by the wrong clock: times are judged here, leases by Redis.
+_SKEW_WARN, _SKEW_FAIL = 2.0, 30.0
+_WORKERS_SEEN = 5.0
+_BUSY = 0.75  # share of maxmemory at which publish answers busy
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check: its result, what was found, and one sentence of what to do."""
+
+    name: str
+    result: Level
+    words: str
+    advice: str = ""
+
+
+def examine() -> Iterator[Finding]:
+    """Check everything, from the settings outward."""
+    try:
+        settings = load_settings()
+    except ConfigurationError as error:
+        yield Finding("settings", "fail", str(error), "Mend the variable that is named.")
+        return
+    yield Finding("settings", "ok", f"namespace {settings.namespace}, data in {settings.data_dir}")
+    yield _seal_keys(settings)
+    yield from _accounts(settings)
+    store = Store(settings.redis_url, namespace=settings.namespace, timeout=settings.redis_timeout)
+    try:
+        yield from _redis(store)
+        yield _clock(store)
+        yield _standing(store)
+        yield _workers(store)
+    except LedgerUnavailable as error:
+        yield Finding("redis", "fail", f"{error} ({redis_address(settings.redis_url)})", demo_hint())
+    finally:
+        store.close()
+
+
+def _seal_keys(settings: Settings) -> Finding:
+    try:
+        sealer = settings.sealer()
+        sealer.open(sealer.seal(b"?", b"doctor"), b"doctor")
+    except ConfigurationError as error:
+        return Finding("seal keys", "fail", str(error), "Make one with `postier doctor --new-seal-key`.")
+    return Finding("seal keys", "ok", "payloads are sealed at rest")
+
+
+def _accounts(settings: Settings) -> Iterator[Finding]:
+    if settings.accounts_file is None:
+        yield Finding("accounts", "warn", "no accounts file", "Set POSTIER_ACCOUNTS_FILE to a TOML file.")
+        return
+    try:
+        registry = settings.registry()
+    except ConfigurationError as error:
+        yield Finding("accounts", "fail", str(error), "Mend the accounts file.")
+        return
+    if not registry.accounts or not registry.tenants:
+        missing = "account" if not registry.accounts else "tenant"
+        yield Finding("accounts", "warn", f"the accounts file has no {missing}", "Nothing can be published yet.")
+        return
+    wrong = list(_wrong_options(registry))
+    yield from wrong
+    if not wrong:
+        words = f"{len(registry.accounts)} accounts, {len(registry.tenants)} tenants; options are valid"
+        yield Finding("accounts", "ok", words, "")
+
+
+def _wrong_options(registry: Registry) -> Iterator[Finding]:
+    for account in registry.accounts.values():
+        try:
+            build_driver(account).close()
+        except ConfigurationError as error:
+            yield Finding("accounts", "fail", str(error), f"Mend it, then `postier accounts check {account.name}`.")
+
+
+def _redis(store: Store) -> Iterator[Finding]:
+    facts = server_facts(store)
+    words = f"{facts.name} {facts.version} answers at {redis_address(store.url)}"
+    refused = refusal_of(facts)
+    if refused is not None:
+        yield Finding("redis", "fail", f"{words}. {refused}", "Workers do not start on it.")
+    elif facts.policy is None:
+        yield Finding("redis", "warn", f"{words}, but does not tell its maxmemory-policy", "It must be noeviction.")
+    else:
+        yield Finding("redis", "ok", f"{words}, nothing is evicted")
+    yield _durability(facts)
+    yield _memory(facts)
+
+
+def _durability(facts: ServerFacts) -> Finding:
+    durability = durability_of(facts)
+    if facts.writes_fail:
+        return Finding("durability", "fail", "the last write to disk failed", "Look at the disk of the Redis server.")
+    if durability.level == "disk":
+        return Finding("durability", "ok", durability.words)
+    advice = "Set appendonly yes and appendfsync always for no loss."
+    if durability.level == "memory":
+        advice += f" {ALLOW_VOLATILE}=1 lets workers start without."
+    return Finding("durability", "warn", durability.words, advice)
+
+
+def _memory(facts: ServerFacts) -> Finding:
+    if facts.used_memory is None:
+        return Finding("memory", "warn", "this Redis does not tell its memory")
+    used = f"{facts.used_memory / 2**20:.0f} MiB used"
+    if not facts.max_memory:
+        return Finding("memory", "warn", f"{used}, no maxmemory", "Set maxmemory below what the machine has.")
+    share = facts.used_memory / facts.max_memory
+    words = f"{used} of {facts.max_memory / 2**20:.0f} MiB"
+    if share > _BUSY:
+        return Finding("memory", "fail", words, "Publishing answers busy: raise maxmemory or let workers drain.")
+    return Finding("memory", "ok", words)
+
+
+def _clock(store: Store) -> Finding:
+    before = time.time()
+    theirs = store.now() / 1e6
+    skew = theirs - (before + time.time()) / 2
+    words = f"Redis is {abs(skew):.1f} s {'ahead' if skew > 0 else 'behind'}"
+    if abs(skew) < _SKEW_WARN:
+        return Finding("clock", "ok", "this machine and Redis agree on the time")
+    return Finding("clock", "fail" if abs(skew) > _SKEW_FAIL else "warn", words, "Run NTP on both machines.")
+
+
+def _standing(store: Store) -> Finding:
+    queries = Queries(store)
+    counts, accounts = queries.counts(), queries.accounts()
+    words = f"{counts['waiting']} waiting, {counts['in_hand']} in hand, {counts['failed']} failed"
+    still = sorted(name for name, facts in accounts.items() if facts.get("state") in ("parked", "paused"))
+    if still:
+        return Finding("deliveries", "warn", f"{words}; standing still: {', '.join(still)}", "`postier accounts list`.")
+    return Finding("deliveries", "ok", words)
+
+
+def _workers(store: Store) -> Finding:
+    ago = last_claim(store)
+    if ago is None:
+        return Finding("workers", "warn", "no worker was ever seen", "Start some with `postier work`.")
+    if ago > _WORKERS_SEEN:
+        return Finding("workers", "warn", f"no worker for {ago:.0f} s", "Start some with `postier work`.")
+    return Finding("workers", "ok", f"a worker looked for mail {ago:.1f} s ago")

@@ -1,0 +1,78 @@
+"""How commands reach the ledger: settings from the environment, one connection, closed at the end."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from postier.ledger.accounts import RegistryReader
+from postier.ledger.manage import Management
+from postier.ledger.queries import Queries
+from postier.ledger.store import Store
+from postier.schemas.account import Registry
+from postier.schemas.errors import PostierError
+from postier.settings.config import Settings, load_settings
+
+DEMO_FOLDER = "POSTIER_DEMO_FOLDER"  # in the demo's environment file
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """An open ledger with the questions and changes commands have for it."""
+
+    settings: Settings
+    store: Store
+    queries: Queries
+
+    def registry(self) -> Registry:
+        """The accounts file when one is set, else what workers told the ledger (without options)."""
+        if self.settings.accounts_file is not None:
+            return self.settings.registry()
+        return RegistryReader(self.store).current()
+
+    def manage(self) -> Management:
+        """Changes in the name of whoever runs the command."""
+        return Management(self.store, whoami(), keep=self.settings.keep_sent_seconds)
+
+
+@contextmanager
+def ledger(settings: Settings | None = None) -> Iterator[Ledger]:
+    """The ledger of the settings. Raises ConfigurationError; its use raises LedgerUnavailable."""
+    settings = settings or load_settings()
+    store = Store(settings.redis_url, namespace=settings.namespace, timeout=settings.redis_timeout)
+    try:
+        yield Ledger(settings, store, Queries(store))
+    finally:
+        store.close()
+
+
+def whoami() -> str:
+    """The name written into timelines."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's user without a name
+        return f"uid {os.getuid()}"
+
+
+def redis_address(url: str | None = None) -> str:
+    """Where Redis is, without user and password."""
+    if url is None:
+        try:
+            url = load_settings().redis_url
+        except PostierError:
+            return "POSTIER_REDIS_URL"
+    parts = urlsplit(url)
+    if not parts.hostname:
+        return f"{parts.scheme}://{parts.path}"
+    return f"{parts.hostname}:{parts.port or 6379}"
+
+
+def demo_hint() -> str:
+    """What to do about a ledger that does not answer."""
+    if os.environ.get(DEMO_FOLDER):
+        return "The demo is not running: start it with `python3 run.py` and leave it open."
+    return "Check POSTIER_REDIS_URL and that the server runs; `postier doctor` looks closer."
