@@ -19,8 +19,8 @@ from postier.schemas.errors import InvalidEvent
 from postier.schemas.events.base import Event, Recipient, each_once
 from postier.schemas.events.registry import KINDS, kind_named
 from postier.schemas.links import check_link
-from postier.schemas.refusals import explain
-from postier.schemas.strict_json import MAX_EVENT, read_object, too_large
+from postier.schemas.refusals import MAX_EVENT, explain, too_large
+from postier.schemas.strict_json import read_object
 
 # CloudEvents 1.0 names and what they are called here; its other attributes are checked and have no further use.
 _CLOUD_EVENTS = {"type": "kind", "time": "occurred_at", "traceparent": "trace"}
@@ -131,7 +131,7 @@ def reopen(kind: str, schema_version: int, data: bytes) -> Event:
     shape = kind_named(kind)
     _refuse_later_version(schema_version, shape)
     try:
-        return shape.__pydantic_validator__.validate_json(data, extra="ignore")  # type: ignore[no-any-return]
+        return shape.model_validate_json(data, extra="ignore")
     except ValidationError as error:
         found = explain(error, "data")
     except (TypeError, RecursionError):
@@ -193,7 +193,7 @@ def _typed(shape: type[Event], data: Any, from_envelope: bool) -> Event:
     if not isinstance(data, dict):
         raise InvalidEvent("an object is needed", field="data", code="wrong_type")
     try:
-        return shape.__pydantic_validator__.validate_python(data)  # type: ignore[no-any-return]
+        return shape.model_validate(data)
     except ValidationError as error:
         refused = explain(error, "data")
     if from_envelope and refused.field.startswith("data.recipient"):
@@ -207,9 +207,9 @@ def _typed(shape: type[Event], data: Any, from_envelope: bool) -> Event:
 
 def _checked_again(event: Event, shape: type[Event]) -> tuple[Event, int]:
     try:
-        raw = event.__pydantic_serializer__.to_json(event, warnings=False)
+        raw = event.model_dump_json(warnings=False).encode()
         if len(raw) <= MAX_EVENT:
-            return shape.__pydantic_validator__.validate_json(raw), len(raw)
+            return shape.model_validate_json(raw), len(raw)
         refused = too_large()
     except ValidationError as error:
         refused = explain(error, "data")
@@ -220,12 +220,12 @@ def _checked_again(event: Event, shape: type[Event]) -> tuple[Event, int]:
 
 def _envelope(given: dict[str, Any], size: int) -> Envelope:
     try:
-        envelope: Envelope = Envelope.__pydantic_validator__.validate_python(given)
+        envelope = Envelope.model_validate(given)
     except ValidationError as error:
         refused = explain(error)
     else:
         # What is filled in and the envelope's own fields add far less than what is left above the first quarter.
-        if size <= MAX_EVENT // 4 or len(Envelope.__pydantic_serializer__.to_json(envelope)) <= MAX_EVENT:
+        if size <= MAX_EVENT // 4 or len(envelope.model_dump_json().encode()) <= MAX_EVENT:
             return envelope
         refused = too_large()
     raise refused

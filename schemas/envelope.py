@@ -105,7 +105,7 @@ class Envelope(BaseModel):
     @classmethod
     def _read_data_as_its_kind(cls, value: Any) -> Any:
         if isinstance(value, dict) and isinstance(value.get("data"), dict) and isinstance(value.get("kind"), str):
-            event = kind_named(value["kind"]).__pydantic_validator__.validate_python(value["data"])
+            event = kind_named(value["kind"]).model_validate(value["data"])
             value = {**value, "data": event}
         return value
 
@@ -122,15 +122,9 @@ class Envelope(BaseModel):
         """Whom the producer chose; empty when the kind's recipients are configured (`edge.admit` knows those)."""
         return self.data.to()
 
-    def ends_at(self, accepted: datetime) -> datetime:
-        """When it stops being of use: the earliest of its own expiry, its event's, and the kind's deadline."""
-        start = max(accepted, self.not_before) if self.not_before else accepted
-        ends = (self.expires_at, self.data.expires(), start + self.data.deadline)
-        return min(end for end in ends if end is not None)
-
     def data_json(self) -> bytes:
         """The event alone as UTF-8 JSON, for `edge.reopen`."""
-        return self.data.__pydantic_serializer__.to_json(self.data)
+        return self.data.model_dump_json().encode()
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of what makes the content; the same for a repeated publish, whenever and by whom.

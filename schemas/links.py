@@ -22,7 +22,8 @@ MAX_HOST = 253
 
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _HOST = re.compile(rf"(?:{_LABEL}\.)+(?=[a-z]){_LABEL}\Z")
-_LINK = re.compile(r"(?i:https)://([^/?#:@]+)(?::443)?(/[^?#]*)?(\?[^#]*)?(#.*)?\Z")
+# Not re.IGNORECASE: it takes the long s (U+017F) for an s.
+_LINK = re.compile(r"[Hh][Tt][Tt][Pp][Ss]://([^/?#:@]+)(?::443)?(/[^?#]*)?(\?[^#]*)?(#.*)?\Z")
 _NEVER = re.compile(r'[\s"<>\\^`{}]')
 _ENCODED_CONTROL = re.compile(r"%(?:[01][0-9a-f]|7f|5c)", re.IGNORECASE)
 # Wider than WHATWG: some servers decode slashes or drop what follows a semicolon before they resolve dots.

@@ -10,6 +10,8 @@ from pydantic import ValidationError
 
 from postier.schemas.errors import InvalidEvent
 
+MAX_EVENT = 262_144  # bytes
+
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 
 Context = dict[str, Any]
@@ -39,6 +41,11 @@ _WORDS: dict[str, tuple[str, str | Callable[[Context], str]]] = {
     "too_long": ("too_many", lambda context: f"at most {context['max_length']} are allowed"),
     "json_invalid": ("undecodable", "this is no JSON text"),
 }
+
+
+def too_large() -> InvalidEvent:
+    """The refusal of an event above the limit."""
+    return InvalidEvent(f"an event has at most {MAX_EVENT} bytes", code="too_large")
 
 
 def explain(error: ValidationError, prefix: str = "") -> InvalidEvent:

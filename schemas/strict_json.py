@@ -7,9 +7,10 @@ import math
 from typing import Any, NoReturn
 
 from postier.schemas.errors import InvalidEvent
-from postier.schemas.refusals import shown
+from postier.schemas.refusals import MAX_EVENT, shown, too_large
 
-MAX_EVENT = 262_144  # bytes
+__all__ = ["MAX_DEPTH", "MAX_EVENT", "read_object"]
+
 MAX_DEPTH = 32
 _MAX_DIGITS = 19
 
@@ -98,11 +99,6 @@ def _is_deep(value: Any) -> bool:
             return False
         level = inner
     return True
-
-
-def too_large() -> InvalidEvent:
-    """The refusal of an event above the limit."""
-    return InvalidEvent(f"an event has at most {MAX_EVENT} bytes", code="too_large")
 
 
 def _too_deep() -> InvalidEvent:

@@ -269,15 +269,6 @@ def test_nothing_of_an_event_shows_in_its_repr_or_in_errors() -> None:
         assert secret not in shown
 
 
-def test_an_event_is_of_use_until_the_first_of_its_ends() -> None:
-    now = datetime.now(UTC)
-    later = reset(expires_at=now + timedelta(days=3))
-    assert wrap(reset(), tenant="school").ends_at(now) == SOON
-    assert wrap(later, tenant="school").ends_at(now) == now + timedelta(hours=24)
-    assert wrap(later, tenant="school", expires_at=SOON).ends_at(now) == SOON
-    assert wrap(later, tenant="school", not_before=SOON).ends_at(now) == SOON + timedelta(hours=24)
-
-
 def test_a_newer_reset_link_takes_the_place_of_an_older_one_for_the_same_person_only() -> None:
     one, other = reset(), reset(recipient="SAM@Example.org", code="9")
     key = one.supersede_key(one.recipient)

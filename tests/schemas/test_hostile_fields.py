@@ -152,6 +152,7 @@ LINKS = {
     "data": "data:text/html,x",
     "ftp": "ftp://school.example/x",
     "mailto": "mailto:a@school.example",
+    "long s": "httpſ://school.example/x",
     "scheme-relative": "//school.example/x",
     "relative": "/reset?token=x",
     "no slashes": "https:school.example",
