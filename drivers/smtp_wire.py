@@ -51,10 +51,17 @@ class Transaction:
     written: int = 0
     answered: int = 0
     accepted: int = 0
-    stage: Stage = "mail"
     refused: list[Refusal] = field(default_factory=list)
     error: DeliveryError | None = None
     last: Reply | None = None
+
+    @property
+    def stage(self) -> Stage:
+        """What the reply that is waited for answers."""
+        if self.answered == 0:
+            return "mail"
+        left = len(self.commands) - self.answered
+        return "rcpt" if left > 1 else "data" if left else "body"
 
 
 class Conversation:
@@ -185,7 +192,6 @@ class Conversation:
         session.uses += 1
         transaction.written = transaction.answered = transaction.accepted = 0
         transaction.refused.clear()
-        transaction.stage = "mail"
         try:
             transaction.commands = _commands(transaction.email, session, self._options.envelope_from)
             transaction.error = None
@@ -213,19 +219,17 @@ class Conversation:
             if session.odd:
                 self._expect_reset(session)
             reply = session.reply()
-            index = transaction.answered
-            transaction.answered = index + 1
             transaction.last = reply
             if reply.code == 421:
                 raise _Dismissed(reply)
+            index = transaction.answered
+            transaction.answered = index + 1
             if index == 0:
-                transaction.stage = "rcpt"
                 if not _accepts(reply):
                     refusal_of_all = refusal(reply, "mail", session.secrets)
             elif index < total - 1:
                 self._note_recipient(transaction, index - 1, reply, session)
             else:
-                transaction.stage = "data"
                 self._begin_body(transaction, session, reply, refusal_of_all)
                 return
         transaction.error = refusal_of_all or _worst(transaction.refused)
@@ -252,12 +256,14 @@ class Conversation:
         if reply.code == 354:
             session.in_body = True
             if transaction.accepted and refusal_of_all is None:
-                transaction.stage = "body"
                 return
             # RFC 2920 section 3.1: DATA may be granted though nobody was accepted; a lone dot ends it.
-            session.send(b".\r\n", 1)
-            session.reply()
-            session.in_body = False
+            try:
+                session.send(b".\r\n", 1)
+                session.reply()
+                session.in_body = False
+            except WireBroken:
+                session.broken = True  # why nobody was accepted is known all the same
         elif reply.code < 400:
             raise ProtocolBroken("protocol: the answer to DATA belongs to another command")
         elif transaction.accepted and refusal_of_all is None:

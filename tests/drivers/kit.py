@@ -104,6 +104,8 @@ class Peer:
 
     def body(self) -> bytes:
         """The body as it came, still stuffed, without the final dot."""
+        while len(self.held) < 3:
+            self._receive()
         if self.held.startswith(b".\r\n"):
             self.held = self.held[3:]
             return b""
@@ -205,6 +207,7 @@ class ScriptedServer:
         self.lines: list[str] = []
         self.bodies: list[bytes] = []
         self.connections = 0
+        self.ended = 0
         self.failures: list[BaseException] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -254,3 +257,4 @@ class ScriptedServer:
             self.failures.append(failed)
         finally:
             sock.close()
+            self.ended += 1
