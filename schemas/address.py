@@ -1,7 +1,7 @@
 """The one mail address parser: dot-atom before the @, a full domain name after it, and no other reading.
 
 Everything RFC 5322 allows beyond that (comments, quotes, routes, literals) is refused, because programs read it
-differently (CVE-2023-27043); so are `%` and `!`, which old relays read as routes. Domains become lower-case A-labels
+differently (CVE-2023-27043); so are `%` and `!`, which old relays read as routes, and encoded words. Domains become lower-case A-labels
 (IDNA 2008).
 """
 
@@ -42,7 +42,7 @@ def parse_address(text: str) -> str:
     """
     if len(text) <= MAX_ADDRESS:
         plain = _PLAIN.match(text)
-        if plain and len(plain[1]) <= MAX_LOCAL:
+        if plain and len(plain[1]) <= MAX_LOCAL and "=?" not in text:
             domain = plain[2].lower()
             return f"{plain[1]}@{domain}"
     return _parse_the_long_way(text)
@@ -60,6 +60,9 @@ def _parse_the_long_way(text: str) -> str:
         raise _refused("an address has one @")
     if "%" in local or "!" in local:
         raise _refused("routes through other hosts (% and !) are refused")
+    if "=?" in local:
+        # Some programs decode RFC 2047 words before they split the address.
+        raise _refused("the part before the @ looks like an encoded word")
     if not _LOCAL.match(local):
         raise _refused("the part before the @ has an empty piece between its dots")
     if len(local.encode()) > MAX_LOCAL:

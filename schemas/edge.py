@@ -70,7 +70,7 @@ def wrap(
 
     The event is checked again, because copies of a model can be made without checks. Raises InvalidEvent.
     """
-    shape = KINDS.get(getattr(event, "kind", ""))
+    shape = KINDS.get(str(getattr(event, "kind", "")))
     if shape is None or type(event) is not shape:
         raise InvalidEvent("this is not an event of a known kind", field="kind", code="unknown_kind")
     given: dict[str, Any] = {

@@ -81,6 +81,7 @@ ADDRESSES = {
     "route": "@evil.example:a@example.org",
     "percent hack": "a%evil.example@example.org",
     "bang path": "evil.example!a@example.org",
+    "encoded word": "=?utf-8?q?a=40evil.example=3e?=@example.org",
     "differential": "a]<b@example.org",
     "parameter": "a@example.org> NOTIFY=NEVER",
     "list": "a@example.org,b@example.org",
