@@ -12,7 +12,16 @@ from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
-from redis.exceptions import BusyLoadingError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import (
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
@@ -24,6 +33,13 @@ Argument = str | bytes | int | float
 # Everything but publish must still run when memory is full, or nothing could drain.
 _DRAINS = {"claim", "settle", "renew", "manage", "configure"}
 _REFUSALS = ("OOM", "MISCONF", "READONLY", "NOREPLICAS", "LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN")
+# The client library takes the word off where it has a class for it.
+_CLASSES: dict[type[Exception], str] = {
+    OutOfMemoryError: "OOM",
+    ReadOnlyError: "READONLY",
+    MasterDownError: "MASTERDOWN",
+    ClusterDownError: "CLUSTERDOWN",
+}
 
 
 @cache
@@ -43,7 +59,7 @@ def translated() -> Iterator[None]:
     except (RedisConnectionError, RedisTimeoutError, BusyLoadingError, OSError) as error:
         raise LedgerUnavailable(f"Redis cannot be reached: {type(error).__name__}") from None
     except ResponseError as error:
-        word = str(error).split(" ", 1)[0]
+        word = _CLASSES.get(type(error)) or str(error).split(" ", 1)[0]
         if word in _REFUSALS:
             meaning = "its memory is full" if word == "OOM" else f"it answers {word}"
             raise LedgerUnavailable(f"Redis refuses the write: {meaning}", retry_after=5.0) from None

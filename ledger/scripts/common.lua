@@ -52,12 +52,17 @@ local function gather(command, key, first, second)
   row[#row + 1] = first
   if second then row[#row + 1] = second end
 end
+-- Lua's stack takes some 8,000 values; this many go at a time (even: some are pairs).
+local SLICE = 4000
 local function write_together()
   for _, row in ipairs(together) do
-    if row[2] == '' then
-      redis.call(row[1], unpack(row, 3))
-    else
-      redis.call(row[1], row[2], unpack(row, 3))
+    for from = 3, #row, SLICE do
+      local to = math.min(from + SLICE - 1, #row)
+      if row[2] == '' then
+        redis.call(row[1], unpack(row, from, to))
+      else
+        redis.call(row[1], row[2], unpack(row, from, to))
+      end
     end
   end
   together = {}

@@ -14,8 +14,7 @@ local function memory_is_short()
 end
 
 local function supersede(key, by)
-  local older = redis.call('GET', key)
-  if older then
+  for older in string.gmatch(redis.call('GET', key) or '', '[^,]+') do
     local record = P .. 'delivery:' .. older
     local state = redis.call('HGET', record, 'state')
     if state == 'waiting' then
@@ -23,7 +22,7 @@ local function supersede(key, by)
       note(older, cjson.encode({ what = 'superseded', by = by }))
       redis.call('ZREM', P .. 'scheduled', older)
       finish(older, 'discarded', true)
-    elseif state == 'leased' then
+    elseif state == 'leased' or state == 'sending' then
       redis.call('HSET', record, 'superseded', by)
     end
   end
@@ -70,13 +69,13 @@ for _ = 1, tonumber(ARGV[2]) do
         gather('ZADD', P .. 'due:' .. class, NOWS, account)
         any = true
       end
-      if sup ~= '' then
-        local pointer = P .. 'latest:' .. tenant .. ':' .. sup
-        supersede(pointer, id)
-        redis.call('SET', pointer, id, 'PXAT', string.format('%.0f', tonumber(deadline) / 1000))
-      end
     end
     local ids = table.concat(answer, ',', 3)
+    if sup ~= '' then
+      local pointer = P .. 'latest:' .. tenant .. ':' .. sup
+      supersede(pointer, answer[3])
+      redis.call('SET', pointer, ids, 'PXAT', string.format('%.0f', tonumber(deadline) / 1000))
+    end
     redis.call('SET', P .. 'key:' .. key, fingerprint .. ' ' .. event .. ' ' .. ids, 'EX', ARGV[1])
     answers[#answers + 1] = answer
   end

@@ -1,0 +1,55 @@
+"""One real Redis-protocol server per test process, a fresh ledger per test, and waiting for conditions."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from postier.ledger.embedded import EmbeddedServer
+from postier.ledger.store import Store
+from postier.settings.seal import Sealer
+
+_numbers = itertools.count(1)
+
+
+def until(condition: Callable[[], object], seconds: float = 10.0, *, what: str = "the condition") -> None:
+    """Wait until `condition` holds; fail the test when it does not within `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} did not come about within {seconds:g} s")
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """The server that tests share; each one uses a namespace of its own."""
+    with EmbeddedServer(tmp_path_factory.mktemp("valkey"), fsync="no") as server:
+        yield server
+
+
+@pytest.fixture
+def namespace() -> str:
+    return f"t{os.getpid()}-{next(_numbers)}"
+
+
+@pytest.fixture
+def store(valkey: EmbeddedServer, namespace: str) -> Iterator[Store]:
+    """An empty ledger."""
+    store = Store(valkey.url, namespace=namespace)
+    yield store
+    store.close()
+
+
+@pytest.fixture(scope="session")
+def seal_key() -> str:
+    return Sealer.new_key()
+
+
+@pytest.fixture(scope="session")
+def sealer(seal_key: str) -> Sealer:
+    return Sealer.from_text(seal_key)
