@@ -1,8 +1,8 @@
 """The one mail address parser: dot-atom before the @, a full domain name after it, and no other reading.
 
 Everything RFC 5322 allows beyond that (comments, quotes, routes, literals) is refused, because programs read it
-differently (CVE-2023-27043); so are `%` and `!`, which old relays read as routes, and encoded words. Domains become lower-case A-labels
-(IDNA 2008).
+differently (CVE-2023-27043); so are `%` and `!`, which old relays read as routes, and encoded words. Domains become
+lower-case A-labels (IDNA 2008).
 """
 
 from __future__ import annotations
