@@ -11,16 +11,17 @@ from collections.abc import Iterable
 from postier.ledger.store import Argument, Store, translated
 from postier.schemas.account import Account, Registry
 
-# Mail leaves a little after its permit was given; this share of the window keeps late ones from adding up to an excess.
-_GUARD = 0.04
+# Mail leaves a little after its permit was given, and the claim script makes up for half of this share of the window:
+# the other half keeps late mails from adding up to an excess.
+_GUARD = 0.075
 _BURST_SHARE = 0.02
 
 
 def pace(limit: float, window: float) -> tuple[int, int]:
     """GCRA interval (microseconds) and burst for `limit` mails per `window` seconds.
 
-    Chosen so that no window holds more than `limit` mails, even when some are late by 4 % of the window:
-    burst + floor(window / interval) <= limit.
+    Chosen so that no window holds more than `limit` mails, even when one leaves 3.75 % of the window late:
+    burst + floor((window + lateness made up for + lateness) / interval) <= limit.
     """
     burst = max(1, math.floor(limit * _BURST_SHARE))
     interval = (1 + _GUARD) * window / (limit - burst + 1 if limit > 1 else limit)

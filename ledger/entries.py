@@ -37,6 +37,7 @@ class Claimed:
     on_unknown: str
     payload: bytes = field(repr=False)
     recipient: str
+    urgent: bool
 
     @classmethod
     def read(cls, row: Sequence[Any]) -> Claimed:
@@ -45,7 +46,7 @@ class Claimed:
         tenant, kind, version, event, message_id, deadline, accepted_at, on_unknown = text
         return cls(
             row[0].decode(), row[1], row[2], row[3], tenant, kind, int(version), event, message_id, int(deadline),
-            int(accepted_at), on_unknown, row[12], row[13].decode("utf-8", "replace"),
+            int(accepted_at), on_unknown, row[12], row[13].decode("utf-8", "replace"), row[14] == b"u",
         )  # fmt: skip
 
 

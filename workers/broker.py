@@ -53,6 +53,7 @@ class LaneBroker(Broker):
         self.size = size
         self.seconds = seconds
         self.draining = False
+        self._wants_more = False  # whether the last claim was cut short by the threads there were
         self.something_changed = threading.Event()
         self._lock = threading.Lock()
         self._conversations: dict[str, Conversation] = {}
@@ -86,7 +87,9 @@ class LaneBroker(Broker):
 
     def claim(self) -> tuple[float, list[Conversation]]:
         """Claim for the free threads. Raises LedgerUnavailable."""
-        wait, handed = self.claims.claim(0 if self.draining else max(0, self.free_threads), self.size)
+        wanted = 0 if self.draining else max(0, self.free_threads)
+        wait, handed = self.claims.claim(wanted, self.size)
+        self._wants_more = len(handed) >= wanted
         return wait, [self._begin(item) for item in handed]
 
     def _begin(self, handed: Handed) -> Conversation:
@@ -102,7 +105,8 @@ class LaneBroker(Broker):
         conversation.flush()
         with self._lock:
             self._conversations.pop(conversation.name, None)
-        self.something_changed.set()
+        if self._wants_more:
+            self.something_changed.set()
 
     def drain(self, worker: Worker) -> None:
         """Start nothing more and give everything unstarted back now."""
@@ -120,13 +124,14 @@ class LaneBroker(Broker):
                     continue  # the leases run out by themselves
         log().info("worker.draining", worker=self.claims.worker, conversations=len(conversations))
 
-    def idle(self, seconds: float) -> None:
-        """Wait for a change, a wake-up from the ledger or the time, whichever comes first."""
+    def idle(self, seconds: float) -> bool:
+        """Wait for a change, a wake-up from the ledger or the time; True when there was a change."""
         if self.free_threads > 0 and not self.draining:
             self._waiting_for_work.set()
-        self.something_changed.wait(seconds)
+        changed = self.something_changed.wait(seconds)
         self._waiting_for_work.clear()
         self.something_changed.clear()
+        return changed
 
     def close(self) -> None:
         """Stop the helper threads. Calling twice is safe."""
@@ -179,27 +184,28 @@ class LaneConsumer(Consumer):
         self._broker = broker
         self._timeout = timeout
         self._ready: deque[Conversation] = deque()
-        self._housekept = time.monotonic()
+        self._looked = self._next_look = 0.0
 
     def __next__(self) -> MessageProxy | None:
         if self._ready:
             return LaneMessage(self._ready.popleft())
-        broker = self._broker
-        overdue = time.monotonic() - self._housekept > _HOUSEKEEPING_SECONDS
-        if broker.draining or (broker.free_threads <= 0 and not overdue):
-            broker.idle(min(self._timeout, _HOUSEKEEPING_SECONDS))
+        broker, now = self._broker, time.monotonic()
+        pause = self._next_look - now
+        if broker.draining or (broker.free_threads <= 0 and now - self._looked < _HOUSEKEEPING_SECONDS):
+            pause = _HOUSEKEEPING_SECONDS
+        if pause > 0 and not broker.idle(min(pause, self._timeout)):
+            return None
+        if broker.draining:
             return None
         try:
             wait, conversations = broker.claim()
         except LedgerUnavailable as error:
             raise ConnectionClosed(error) from None
-        self._housekept = time.monotonic()
-        if conversations:
-            self._ready.extend(conversations)
-            return LaneMessage(self._ready.popleft())
-        if wait > 0:
-            broker.idle(min(wait, self._timeout))
-        return None
+        self._looked = time.monotonic()
+        # What a claim leaves behind is not due before `wait`, unless the threads ran out: then a free one looks again.
+        self._next_look = self._looked + wait
+        self._ready.extend(conversations)
+        return LaneMessage(self._ready.popleft()) if self._ready else None
 
     def ack(self, message: MessageProxy) -> None:
         """Write the outcomes. Dramatiq repeats this until Redis takes them."""

@@ -21,7 +21,6 @@ from postier.schemas.errors import (
     RenderError,
     Unreachable,
 )
-from postier.schemas.events import kind_named
 from postier.schemas.receipt import Receipt
 from postier.settings.logs import log
 from postier.settings.seal import Sealer
@@ -83,9 +82,8 @@ class Deliverer:
 
     def _settle(self, conversation: Conversation, way: Way, started: tuple[Claimed, float], result: Result) -> None:
         delivery, at = started
-        urgent = kind_named(delivery.kind).priority == "urgent"
         took = time.monotonic() - at
-        entries = decide(delivery, result, account=way.account.name, took=took, urgent=urgent)
+        entries = decide(delivery, result, account=way.account.name, took=took)
         if isinstance(result, Receipt):
             self._receipts.write(entries[0])
         conversation.settle(delivery, *entries)
@@ -96,7 +94,7 @@ class Deliverer:
     def _refuse_first(self, conversation: Conversation, error: AccountError) -> None:
         delivery = conversation.next()
         if delivery is not None:
-            conversation.settle(delivery, *decide(delivery, error, account=conversation.account, took=0, urgent=False))
+            conversation.settle(delivery, *decide(delivery, error, account=conversation.account, took=0))
             log().error("account.parked", account=conversation.account, cause=error.cause, reason=error.text)
         conversation.stop()
 

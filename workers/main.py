@@ -70,6 +70,7 @@ class WorkerProcess:
 
     def start(self) -> None:
         """Start claiming."""
+        self.roster.warm_up()
         sys.setswitchinterval(_SWITCH_SECONDS)
         self.worker.start()
         log().info("worker.started", worker=self.name, threads=self.settings.threads)

@@ -32,9 +32,7 @@ def backoff(attempt: int, *, urgent: bool) -> float:
     return max(_LEAST_WAIT, random.uniform(0, ceiling))
 
 
-def decide(
-    delivery: Claimed, result: Receipt | DeliveryError, *, account: str, took: float, urgent: bool
-) -> tuple[Entry, ...]:
+def decide(delivery: Claimed, result: Receipt | DeliveryError, *, account: str, took: float) -> tuple[Entry, ...]:
     """The entries that say how this attempt ended. `took` is in seconds."""
     micros = int(took * 1_000_000)
     if isinstance(result, Receipt):
@@ -58,12 +56,12 @@ def decide(
     match error:
         case OutcomeUnknown():
             if delivery.on_unknown == "resend":
-                return (again(backoff(delivery.attempt, urgent=urgent), spend=True, what="unknown"),)
+                return (again(backoff(delivery.attempt, urgent=delivery.urgent), spend=True, what="unknown"),)
             return (over("unknown"),)
         case RateLimited(retry_after=wait):
             return (again(wait or random.uniform(*_THROTTLED), spend=False, what="deferred"),)
         case TemporaryError(retry_after=wait):
-            pause = backoff(delivery.attempt, urgent=urgent)
+            pause = backoff(delivery.attempt, urgent=delivery.urgent)
             return (again(max(pause, wait or 0.0), spend=True, what="retried"),)
         case RecipientRefused(suppress=True):
             return (over("suppressed"),)

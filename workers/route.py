@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -12,7 +14,8 @@ from postier.drivers.egress import public_only_resolver
 from postier.drivers.registry import load_driver
 from postier.schemas.account import Account, Registry
 from postier.schemas.email import Mailbox
-from postier.schemas.errors import ConfigurationError, SenderRefused
+from postier.schemas.errors import ConfigurationError, RenderError, SenderRefused
+from postier.schemas.events import KINDS, Recipient
 from postier.settings.config import describe_first
 from postier.settings.secrets import resolve_options
 from postier.workers.render import Renderer
@@ -65,6 +68,19 @@ class Roster:
                 except ConfigurationError as error:
                     raise SenderRefused(str(error)) from None
             return self._ways[name]
+
+    def warm_up(self, seconds: float = 2.0) -> None:
+        """Build and render once what first mails would wait for, within `seconds`; errors show when mail is sent."""
+        until = time.monotonic() + seconds
+        for name, account in self.registry.accounts.items():
+            for kind, event in KINDS.items():
+                if time.monotonic() > until:
+                    return
+                recipient = Recipient(address=account.sender.address, locale=account.locale)
+                with contextlib.suppress(SenderRefused, RenderError):
+                    self.way(name).renderer.render(
+                        event.example(), kind=kind, tenant="-", recipient=recipient, delivery_id="-", message_id="<->"
+                    )
 
     def close(self) -> None:
         """Close every driver. Calling twice is safe."""

@@ -1,7 +1,8 @@
 -- Hand out deliveries that are due and whose account has a permit. ARGV: worker, conversations wanted, deliveries a
 -- conversation may hold, lease (us), housekeeping bound, crash limit, record lifetime (s), fresh conversation name.
 -- Answers {wait (us) until something may be due, {conversation, account, {delivery...}...}...}; a delivery is
--- {id, fence, attempt, crashes, tenant, kind, version, event, message id, deadline, accepted at, on_unknown, payload}.
+-- {id, fence, attempt, crashes, tenant, kind, version, event, message id, deadline, accepted at, on_unknown, payload,
+-- masked recipient, class}.
 local WORKER, WANTED, BATCH, LEASE = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local BOUND, CRASHES, KEPT, NAME = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
 local TO = n2s(NOW + LEASE)
@@ -85,8 +86,11 @@ local function forget()
 end
 
 -- GCRA: how many may go now, and when the next one may. T: interval, B: burst, tat: theoretical arrival time.
-local function allowance(T, B, tat)
-  if tat < NOW then tat = NOW end
+-- A little lateness is made up for, or every late look would lower the rate; `pace` in accounts.py leaves room for it.
+local RULES = { { 'second', 4, 1000000 }, { 'minute', 7, 60000000 } }
+local function arrival(rule, T, tat) return math.max(tat, NOW - math.min(T / 2, rule[3] * 0.0375)) end
+local function allowance(rule, T, B, tat)
+  tat = arrival(rule, T, tat)
   local free = (B - 1) * T - (tat - NOW)
   if free < 0 then return 0, tat - (B - 1) * T end
   return math.floor(free / T) + 1, NOW
@@ -105,7 +109,7 @@ local function take(account, class, quota)
     pops = pops + #ids
     for _, id in ipairs(ids) do
       local r = redis.call('HMGET', P .. 'delivery:' .. id, 'state', 'fence', 'attempt', 'crashes', 'tenant', 'kind',
-        'version', 'event', 'message_id', 'deadline', 'accepted_at', 'on_unknown', 'account', 'recipient')
+        'version', 'event', 'message_id', 'deadline', 'accepted_at', 'on_unknown', 'account', 'recipient', 'class')
       if r[1] == 'waiting' and r[13] == account then
         if tonumber(r[10]) <= NOW then
           expire(id)
@@ -126,16 +130,19 @@ local function lease(entry, conversation)
   redis.call('HSET', P .. 'delivery:' .. id, 'state', 'leased', 'fence', fence, 'attempt', attempt, 'worker', WORKER,
     'conversation', conversation, 'leased_at', NOWS)
   gather('ZADD', P .. 'lease', TO, id)
-  local row = { id, fence, attempt, tonumber(r[4] or 0), r[5], r[6], r[7], r[8], r[9], r[10], r[11], r[12], '', r[14] or '' }
+  local row = { id, fence, attempt, tonumber(r[4] or 0), r[5], r[6], r[7], r[8], r[9], r[10], r[11], r[12], '', r[14] or '',
+    r[15] }
   payloads[#payloads + 1] = { P .. 'payload:' .. id, row }
   return row
 end
 
 local function fill_in_payloads()
   if #payloads == 0 then return end
-  local keys = {}
-  for index, entry in ipairs(payloads) do keys[index] = entry[1] end
-  for index, text in ipairs(redis.call('MGET', unpack(keys))) do payloads[index][2][13] = text or '' end
+  for from = 1, #payloads, SLICE do
+    local keys = {}
+    for index = from, math.min(from + SLICE - 1, #payloads) do keys[#keys + 1] = payloads[index][1] end
+    for index, text in ipairs(redis.call('MGET', unpack(keys))) do payloads[from + index - 1][2][13] = text or '' end
+  end
 end
 
 -- A delivery that was held by a dying worker travels alone, so that the next crash tells who is to blame.
@@ -175,16 +182,18 @@ local function serve(account, class, share)
   if slots <= 0 then slots = slots + redis.call('ZREMRANGEBYSCORE', busy, '-inf', NOWS) end
   if slots <= 0 then
     -- A freed slot makes the account due again; the end of the oldest lease is the fallback.
+    redis.call('HSET', P .. 'account:' .. account, 'full', 1)
     redis.call('ZADD', due, redis.call('ZRANGE', busy, 0, 0, 'WITHSCORES')[2], account)
     return
   end
   local rooms = math.min(slots, share)
   local quota, again = rooms * BATCH, NOW
-  for _, rule in ipairs({ 4, 7 }) do
-    if a[rule] then
-      local count, at = allowance(tonumber(a[rule]), tonumber(a[rule + 1]), tonumber(a[rule + 2] or 0))
+  for _, rule in ipairs(RULES) do
+    local at = rule[2]
+    if a[at] then
+      local count, soonest = allowance(rule, tonumber(a[at]), tonumber(a[at + 1]), tonumber(a[at + 2] or 0))
       quota = math.min(quota, count)
-      again = math.max(again, at)
+      again = math.max(again, soonest)
     end
   end
   if quota <= 0 then
@@ -196,11 +205,13 @@ local function serve(account, class, share)
   if #taken > 0 then used = group(taken, account, rooms) end
   for i = #taken, used + 1, -1 do redis.call('LPUSH', lane(account, class), taken[i][1]) end
   if used > 0 then
-    for index, rule in pairs({ second = 4, minute = 7 }) do
-      if a[rule] then
-        local tat = math.max(tonumber(a[rule + 2] or 0), NOW) + used * tonumber(a[rule])
-        redis.call('HSET', P .. 'account:' .. account, index .. '_tat', n2s(tat))
-        again = math.max(again, tat - (tonumber(a[rule + 1]) - 1) * tonumber(a[rule]))
+    for _, rule in ipairs(RULES) do
+      local at = rule[2]
+      if a[at] then
+        local T = tonumber(a[at])
+        local tat = arrival(rule, T, tonumber(a[at + 2] or 0)) + used * T
+        redis.call('HSET', P .. 'account:' .. account, rule[1] .. '_tat', n2s(tat))
+        again = math.max(again, tat - (tonumber(a[at + 1]) - 1) * T)
       end
     end
   end

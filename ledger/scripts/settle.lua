@@ -107,7 +107,7 @@ end
 
 function verbs.free(conversation, account)
   redis.call('ZREM', P .. 'sending:' .. account, conversation)
-  make_all_due(account)
+  if redis.call('HDEL', P .. 'account:' .. account, 'full') == 1 then make_all_due(account) end
   return 1
 end
 

@@ -41,7 +41,7 @@ class DataChange(Event):
 
     kind = "data_change"
     deadline = timedelta(hours=48)
-    on_unknown = "resend"
+    on_unknown = "hold"
     sample = "a record someone follows was changed"
 
     # It names the list in the mail's List-Id header.

@@ -38,7 +38,7 @@ def test_the_four_kinds_handle_their_mail_as_designed() -> None:
     assert handling == {
         "account_validation": ("urgent", "resend", True, 24),
         "contact_form": ("bulk", "hold", False, 48),
-        "data_change": ("bulk", "resend", False, 48),
+        "data_change": ("bulk", "hold", False, 48),
         "reset_link": ("urgent", "resend", True, 24),
     }
     assert isinstance(KINDS, Mapping)
