@@ -10,11 +10,11 @@ from typing import Self
 from pydantic import SecretStr
 
 from postier.ledger.accounts import RegistryReader
-from postier.ledger.publish import Accepted, Admitted, Publisher
+from postier.ledger.publish import Accepted, Admitted, Publisher, admit_and_route
 from postier.ledger.queries import Queries, Status
 from postier.ledger.store import Store
 from postier.schemas.account import Registry
-from postier.schemas.edge import admit, wrap
+from postier.schemas.edge import wrap
 from postier.schemas.envelope import Envelope
 from postier.schemas.errors import InvalidEvent, LedgerUnavailable
 from postier.schemas.events import Event
@@ -112,16 +112,7 @@ class Postier:
         registry = self._registry or self._reader.current()
         if self._registry is None and envelope.tenant not in registry.tenants:
             registry = self._reader.current(again=True)
-        recipients = admit(envelope, registry)
-        form = registry.tenants[envelope.tenant].forms.get(envelope.data.form() or "")
-        try:
-            account = registry.route(
-                tenant=envelope.tenant, kind=envelope.kind, account=envelope.account,
-                form_account=form.account if form else None,
-            )  # fmt: skip
-        except LookupError as error:
-            raise InvalidEvent(str(error), field="account", code="no_account") from None
-        return Admitted(envelope, recipients, account)
+        return admit_and_route(envelope, registry)
 
     def close(self) -> None:
         """Close the connections. Calling twice is safe."""

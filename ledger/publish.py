@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 from postier.ledger.payload import Payload, seal_payload
 from postier.ledger.store import Argument, Store
-from postier.schemas.account import Account
+from postier.schemas.account import Account, Registry
 from postier.schemas.address import address_key, mask_address
+from postier.schemas.edge import admit
 from postier.schemas.envelope import Envelope, new_event_id
-from postier.schemas.errors import IdempotencyConflict, LedgerUnavailable
+from postier.schemas.errors import IdempotencyConflict, InvalidEvent, LedgerUnavailable
 from postier.schemas.events import Recipient
 from postier.settings.seal import Sealer
 
@@ -24,6 +25,22 @@ class Admitted:
     envelope: Envelope
     recipients: tuple[Recipient, ...]
     account: Account
+
+
+def admit_and_route(envelope: Envelope, registry: Registry) -> Admitted:
+    """The hard edge's last step with the registry: recipients, links, account. Raises InvalidEvent."""
+    recipients = admit(envelope, registry)
+    form = registry.tenants[envelope.tenant].forms.get(envelope.data.form() or "")
+    try:
+        account = registry.route(
+            tenant=envelope.tenant,
+            kind=envelope.kind,
+            account=envelope.account,
+            form_account=form.account if form else None,
+        )
+    except LookupError as error:
+        raise InvalidEvent(str(error), field="account", code="no_account") from None
+    return Admitted(envelope, recipients, account)
 
 
 @dataclass(frozen=True, slots=True)

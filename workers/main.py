@@ -14,6 +14,8 @@ from dramatiq.worker import Worker
 
 from postier.ledger.accounts import configure
 from postier.ledger.claims import Claims
+from postier.ledger.inbox import Inbox
+from postier.ledger.publish import Publisher
 from postier.ledger.store import Store
 from postier.schemas.envelope import new_event_id
 from postier.schemas.errors import LedgerUnavailable
@@ -21,6 +23,7 @@ from postier.settings.config import Settings, load_settings
 from postier.settings.logs import configure_logging, log
 from postier.workers.broker import ACTOR, QUEUE, LaneBroker
 from postier.workers.deliver import Deliverer
+from postier.workers.intake import Intake
 from postier.workers.receipts import ReceiptFile, replay_receipts
 from postier.workers.route import Roster
 
@@ -43,11 +46,14 @@ class WorkerProcess:
         self.receipts_folder = settings.data_dir / "receipts"
         self.receipts = ReceiptFile(self.receipts_folder, self.name)
         self.roster = Roster(settings.registry())
+        sealer = settings.sealer()
+        publisher = Publisher(self.store, sealer, keep_keys=settings.keep_keys_seconds)
+        self.intake = Intake(Inbox(self.store, sealer, publisher), lambda: self.roster.registry)
         self.broker = LaneBroker(
             self.claims, threads=settings.threads, size=settings.conversation_size,
             seconds=settings.conversation_seconds,
         )  # fmt: skip
-        deliverer = Deliverer(self.roster, settings.sealer(), self.receipts)
+        deliverer = Deliverer(self.roster, sealer, self.receipts)
         broker = self.broker
 
         def deliver(conversation: str) -> None:
@@ -73,10 +79,12 @@ class WorkerProcess:
         self.roster.warm_up()
         sys.setswitchinterval(_SWITCH_SECONDS)
         self.worker.start()
+        self.intake.start()
         log().info("worker.started", worker=self.name, threads=self.settings.threads)
 
     def stop(self) -> None:
         """Give back what is unstarted, let what is under way end within the drain time, then let go."""
+        self.intake.stop()
         self.worker.stop(timeout=int(self.settings.drain_seconds * 1000))
         self.broker.close()
         self.roster.close()
