@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
+from postier.drivers.smtp_options import SmtpOptions
 from postier.schemas.account import Registry
+from postier.settings.config import Settings
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -75,8 +77,6 @@ def test_no_secret_stands_in_the_compose_file(compose: dict[str, Any]) -> None:
 
 
 def test_every_setting_of_the_worker_is_one_that_postier_reads(compose: dict[str, Any]) -> None:
-    from postier.settings.config import Settings
-
     names = {f"POSTIER_{name.upper()}" for name in Settings.model_fields}
 
     assert set(compose["services"]["worker"]["environment"]) <= names
@@ -88,7 +88,9 @@ def test_the_example_accounts_are_accepted_and_use_the_mounted_secret() -> None:
 
     registry = Registry.model_validate(tomllib.loads(text))
 
-    assert registry.accounts["relay"].options["password"] == "file:/run/secrets/relay_password"
+    options = registry.accounts["relay"].options
+    assert SmtpOptions.model_validate(options).security == "starttls"
+    assert options["password"] == "file:/run/secrets/relay_password"
 
 
 def test_the_image_installs_hashed_locks_and_every_room() -> None:
