@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from postier.ledger.accounts import configure
 from postier.ledger.inbox import Inbox
 from postier.ledger.publish import Publisher
 from postier.ledger.queries import Queries
@@ -37,6 +38,7 @@ def envelope(number: int) -> bytes:
 
 
 def an_inbox(store: Store, sealer: Sealer) -> Inbox:
+    configure(store, REGISTRY)
     return Inbox(store, sealer, Publisher(store, sealer))
 
 
