@@ -31,11 +31,12 @@ from postier.drivers.base import CheckStep, Driver, Ports, Result
 from postier.drivers.egress import public_only_resolver
 from postier.drivers.session_pool import SessionPool
 from postier.drivers.smtp_check import check_steps
+from postier.drivers.smtp_opening import dial, tls_context
 from postier.drivers.smtp_options import SmtpOptions
-from postier.drivers.smtp_session import Session, dial, tls_context
+from postier.drivers.smtp_session import Session
 from postier.drivers.smtp_wire import Conversation
 from postier.schemas.email import Email, Mailbox
-from postier.schemas.errors import ConfigurationError, DeliveryError
+from postier.schemas.errors import ConfigurationError, DeliveryError, Unreachable
 from postier.schemas.receipt import Receipt
 
 __all__ = ["SmtpDriver", "SmtpOptions"]
@@ -107,7 +108,10 @@ class SmtpDriver(Driver[SmtpOptions]):
         self._pool.close()
 
     def _dial(self) -> Session:
-        addresses = self._resolve(self.options.host, self.options.port)
+        try:
+            addresses = self._resolve(self.options.host, self.options.port)
+        except OSError:
+            raise Unreachable("the host name does not resolve", stage="connect") from None
         return dial(self.options, self.ports, addresses, self._tls())
 
     def _tls(self) -> ssl.SSLContext | None:

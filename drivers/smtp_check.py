@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from email.utils import format_datetime, make_msgid
 from typing import Literal
 
-from postier.drivers import smtp_session as opening
+from postier.drivers import smtp_opening as opening
 from postier.drivers.base import CheckStep, Ports
 from postier.drivers.replies import advice, classify
+from postier.drivers.smtp_login import log_in
 from postier.drivers.smtp_options import SmtpOptions
 from postier.drivers.smtp_reply import WireBroken
 from postier.drivers.smtp_session import Session
@@ -59,7 +60,6 @@ class _Check:
 
     def encrypt(self, context: Callable[[], ssl.SSLContext | None]) -> tuple[str, dict[str, str]]:
         session, tls = self._live(), context()
-        assert tls is not None
         if self.options.security == "tls":
             opening.wrap(session, tls)
         else:
@@ -78,7 +78,7 @@ class _Check:
         }
 
     def log_in(self) -> tuple[str, dict[str, str]]:
-        opening.log_in(self._live(), self.ports.tokens)
+        log_in(self._live(), self.ports.tokens)
         return "", {} if self.options.logs_in else {"login": "none asked for"}
 
     def try_sender(self) -> tuple[str, dict[str, str]]:

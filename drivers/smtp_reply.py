@@ -74,6 +74,11 @@ class Wire:
         """Octets have arrived that no reply has used."""
         return bool(self._buffer)
 
+    @property
+    def time_left(self) -> float:
+        """Seconds one step may take now; never nought, which would mean no waiting at all."""
+        return max(_SLACK, min(self.timeout, self.deadline - self._clock()))
+
     def write(self, octets: bytes) -> int:
         """Hand all octets to the kernel; returns their number. Raises ConnectionLost or TooSlow, `sent` set."""
         done, size = 0, len(octets)

@@ -12,56 +12,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 
 from postier.drivers.base import Result
-from postier.drivers.smtp_options import SAFE_ADDRESS, SmtpOptions
+from postier.drivers.smtp_mail import (
+    Transaction,
+    accepts,
+    commands_for,
+    kept_for_later,
+    receipt_for,
+    stuffed,
+    unknown,
+    worst,
+)
+from postier.drivers.smtp_options import SmtpOptions
 from postier.drivers.smtp_reply import ConnectionLost, ProtocolBroken, Reply, WireBroken
 from postier.drivers.smtp_session import Session
 from postier.drivers.smtp_words import refusal, safe_words
 from postier.schemas.email import Email
-from postier.schemas.errors import (
-    AccountError,
-    DeliveryError,
-    EmailRefused,
-    OutcomeUnknown,
-    RecipientRefused,
-    SenderRefused,
-    Stage,
-    TemporaryError,
-)
-from postier.schemas.receipt import Receipt, Refusal
+from postier.schemas.errors import DeliveryError, TemporaryError
+from postier.schemas.receipt import Refusal
 
 _WINDOW = 100  # commands written ahead: their replies must fit the buffers of both ends (RFC 2920 section 3.1)
 _SMALL = 65_536  # octets that leave in one write
-_FOREIGN = frozenset({214, 220, 221, 235})  # replies that answer another command than MAIL, RCPT or a body
-_PROVIDER_ID = re.compile(
-    r"queued as:? ?([\w.@<>+-]{3,128})|\bid=([\w.@-]{3,128})|^(?:2\.\d\.\d )?O[Kk]:? ([\w.-]{16,128})\b"
-)
 _VERDICT_421 = re.compile(r"4\.7\.\d{1,3}")
-
-
-@dataclass(eq=False, slots=True)
-class Transaction:
-    """One mail on its way. `commands` are MAIL, each RCPT, DATA; `written` and `answered` count through them."""
-
-    email: Email
-    session: Session | None = None
-    commands: list[bytes] = field(default_factory=list)
-    written: int = 0
-    answered: int = 0
-    accepted: int = 0
-    refused: list[Refusal] = field(default_factory=list)
-    error: DeliveryError | None = None
-    last: Reply | None = None
-
-    @property
-    def stage(self) -> Stage:
-        """What the reply that is waited for answers."""
-        if self.answered == 0:
-            return "mail"
-        left = len(self.commands) - self.answered
-        return "rcpt" if left > 1 else "data" if left else "body"
 
 
 class Conversation:
@@ -193,7 +166,7 @@ class Conversation:
         transaction.written = transaction.answered = transaction.accepted = 0
         transaction.refused.clear()
         try:
-            transaction.commands = _commands(transaction.email, session, self._options.envelope_from)
+            transaction.commands = commands_for(transaction.email, session, self._options.envelope_from)
             transaction.error = None
         except DeliveryError as error:
             transaction.error = error
@@ -225,14 +198,14 @@ class Conversation:
             index = transaction.answered
             transaction.answered = index + 1
             if index == 0:
-                if not _accepts(reply):
+                if not accepts(reply):
                     refusal_of_all = refusal(reply, "mail", session.secrets)
             elif index < total - 1:
                 self._note_recipient(transaction, index - 1, reply, session)
             else:
                 self._begin_body(transaction, session, reply, refusal_of_all)
                 return
-        transaction.error = refusal_of_all or _worst(transaction.refused)
+        transaction.error = refusal_of_all or worst(transaction.refused)
         session.odd = True
 
     @staticmethod
@@ -244,7 +217,7 @@ class Conversation:
 
     @staticmethod
     def _note_recipient(transaction: Transaction, index: int, reply: Reply, session: Session) -> None:
-        if _accepts(reply):
+        if accepts(reply):
             transaction.accepted += 1
         else:
             error = refusal(reply, "rcpt", session.secrets)
@@ -268,7 +241,7 @@ class Conversation:
             raise ProtocolBroken("protocol: the answer to DATA belongs to another command")
         elif transaction.accepted and refusal_of_all is None:
             refusal_of_all = refusal(reply, "data", session.secrets)
-        transaction.error = refusal_of_all or _worst(transaction.refused)
+        transaction.error = refusal_of_all or worst(transaction.refused)
         session.odd = True
 
     # --- the body and after
@@ -279,12 +252,12 @@ class Conversation:
         assert session is not None
         try:
             session.expected += 1
-            session.wire.write(_stuffed(transaction.email.mime))
+            session.wire.write(stuffed(transaction.email.mime))
         except WireBroken as broken:
             words = self._last_words(session)
             self._drop()
             if words is not None and words.code >= 400:
-                return _kept(refusal(words, "body", session.secrets))
+                return kept_for_later(refusal(words, "body", session.secrets))
             return TemporaryError(f"cut inside the body: {broken}", stage="body")
         session.mails += 1
         return None
@@ -307,18 +280,18 @@ class Conversation:
             session.in_body = False
             if not session.expected and session.wire.unread:
                 session.broken = True
-            accepted = _accepts(reply)
+            accepted = accepts(reply)
         except WireBroken as broken:
             self._drop()
-            return _unknown(transaction, str(broken))
+            return unknown(transaction, str(broken))
         if accepted:
-            return _receipt(transaction, reply, session)
+            return receipt_for(transaction, reply, session)
         if reply.code == 421:
             self._drop()
             # A server that shuts down may say so after it took the mail; only a policy reason is a verdict on this
             # mail.
             if not _VERDICT_421.match(reply.enhanced or ""):
-                return _unknown(transaction, safe_words(reply.text, session.secrets), reply)
+                return unknown(transaction, safe_words(reply.text, session.secrets), reply)
         return refusal(reply, "body", session.secrets)
 
     # --- the session
@@ -338,7 +311,7 @@ class Conversation:
         secrets = self._session.secrets if self._session is not None else ()
         self._drop()
         if isinstance(broken, _Dismissed):
-            return _kept(refusal(broken.reply, transaction.stage, secrets))
+            return kept_for_later(refusal(broken.reply, transaction.stage, secrets))
         return TemporaryError(str(broken), stage=transaction.stage)
 
 
@@ -367,90 +340,3 @@ class _Source:
     def raise_failure(self) -> None:
         if self._failure is not None:
             raise self._failure
-
-
-def _commands(email: Email, session: Session, envelope_from: str | None) -> list[bytes]:
-    """MAIL, RCPT of everybody, DATA; raises what can be known before anything is said."""
-    mime = email.mime
-    sender = email.envelope_from if envelope_from is None else envelope_from
-    if sender and not SAFE_ADDRESS.fullmatch(sender):
-        raise SenderRefused("the envelope sender is not an address", stage="mail")
-    if not email.recipients or not all(map(SAFE_ADDRESS.fullmatch, email.recipients)):
-        raise RecipientRefused("a recipient is not an address", stage="rcpt")
-    size = len(mime)
-    if session.size_limit is not None and size > session.size_limit:
-        raise EmailRefused(f"the mail has {size} octets; the server takes {session.size_limit}", stage="mail")
-    if not mime.count(b"\r\n") == mime.count(b"\n") == mime.count(b"\r") or b"\0" in mime:
-        raise EmailRefused("the mail has a bare line end or a NUL", stage="body")
-    mail = f"MAIL FROM:<{sender}>"
-    if "SIZE" in session.extensions:
-        mail += f" SIZE={size}"
-    rcpts = [f"RCPT TO:<{address}>\r\n" for address in email.recipients]
-    if email.smtputf8 or not (mime.isascii() and sender.isascii() and all(map(str.isascii, email.recipients))):
-        if not session.utf8:
-            raise RecipientRefused(
-                "no_smtputf8: the server takes no internationalised mail", enhanced="5.6.7", stage="mail"
-            )
-        mail += " SMTPUTF8" if "8BITMIME" not in session.extensions else " BODY=8BITMIME SMTPUTF8"
-    return [f"{mail}\r\n".encode(), *map(str.encode, rcpts), b"DATA\r\n"]
-
-
-def _stuffed(mime: bytes) -> bytes:
-    """The body as it goes over the wire: dots doubled, a lone dot at the end (RFC 5321 section 4.5.2)."""
-    if b"\r\n." in mime:
-        mime = mime.replace(b"\r\n.", b"\r\n..")
-    if mime.startswith(b"."):
-        mime = b"." + mime
-    return mime + (b".\r\n" if mime.endswith(b"\r\n") or not mime else b"\r\n.\r\n")
-
-
-def _accepts(reply: Reply) -> bool:
-    """A 2xx that can be meant for MAIL, RCPT or a body. Another command's 2xx means that we and the server disagree."""
-    if reply.code == 250:
-        return True
-    if reply.code in _FOREIGN or 300 <= reply.code < 400:
-        raise ProtocolBroken("protocol: the answer belongs to another command")
-    return reply.code < 300
-
-
-def _worst(refused: list[Refusal]) -> DeliveryError:
-    """One error for a mail that nobody may get: what a retry can mend first, then the account's faults."""
-    errors = [refusal.error for refusal in refused]
-    for kind in (TemporaryError, AccountError):
-        for error in errors:
-            if isinstance(error, kind):
-                return error
-    return errors[0]
-
-
-def _kept(error: DeliveryError) -> DeliveryError:
-    """After 421 the mail is to be tried again, whatever else the reply says."""
-    if error.code != 421 or isinstance(error, TemporaryError):
-        return error
-    return TemporaryError(error.text, code=error.code, enhanced=error.enhanced, stage=error.stage)
-
-
-def _unknown(transaction: Transaction, text: str, reply: Reply | None = None) -> OutcomeUnknown:
-    last = reply or transaction.last
-    return OutcomeUnknown(
-        f"no verdict on the whole body: {text}",
-        stage="body",
-        code=reply.code if reply else None,
-        enhanced=reply.enhanced if reply else None,
-        evidence={
-            "bytes": len(transaction.email.mime),
-            "stage": "body",
-            "last_reply": f"{last.code} {safe_words(last.text)}" if last else "",
-        },
-    )
-
-
-def _receipt(transaction: Transaction, reply: Reply, session: Session) -> Receipt:
-    found = _PROVIDER_ID.search(reply.text)
-    return Receipt(
-        provider_id=found[found.lastindex or 0] if found else None,
-        code=reply.code,
-        enhanced=reply.enhanced,
-        text=safe_words(reply.text, session.secrets),
-        refused=tuple(transaction.refused),
-    )

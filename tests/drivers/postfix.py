@@ -1,4 +1,4 @@
-"""A private Postfix: its own configuration, queue and mailboxes in a throw-away folder, unprivileged port, loopback.
+"""A private Postfix: its own configuration, queue and mailboxes in a throw-away folder, unprivileged port, loopback."""
 
 from __future__ import annotations
 

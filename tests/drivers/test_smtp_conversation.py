@@ -14,7 +14,18 @@ from postier.drivers.base import Ports
 from postier.schemas.email import Email
 from postier.schemas.errors import AuthenticationFailed, DeliveryError, RateLimited
 from postier.schemas.receipt import Receipt
-from tests.drivers.kit import LOCK_STEP, PIPELINING, Peer, ScriptedServer, failure, mail, opened, polite, results, wait_for
+from tests.drivers.kit import (
+    LOCK_STEP,
+    PIPELINING,
+    Peer,
+    ScriptedServer,
+    failure,
+    mail,
+    opened,
+    polite,
+    results,
+    wait_for,
+)
 
 BOTH = pytest.mark.parametrize("extensions", [PIPELINING, LOCK_STEP], ids=["pipelining", "lock_step"])
 Extensions = tuple[str, ...]

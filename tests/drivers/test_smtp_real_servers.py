@@ -47,6 +47,17 @@ def test_starttls_and_a_login_let_mail_through(aiosmtpd: Start, certificates: Ce
     assert login == ("LOGIN" if auth == "login" else "PLAIN", b"office@example.org", PASSWORD.encode())
 
 
+def test_an_idle_session_over_tls_serves_the_next_mail_too(aiosmtpd: Start, certificates: Certificates) -> None:
+    server = aiosmtpd(ssl_context=certificates.good, auth_require_tls=False, logs_in=True)
+
+    with opened(server.port, **over_tls(certificates, security="tls", **LOGIN)) as driver:
+        for number in range(4):
+            driver.send(mail(number))
+
+    assert len(server.inbox.taken) == 4
+    assert len(server.inbox.logins) == 1
+
+
 def test_implicit_tls_takes_mail(aiosmtpd: Start, certificates: Certificates) -> None:
     server = aiosmtpd(ssl_context=certificates.good)
 
