@@ -6,13 +6,10 @@
 local WORKER, WANTED, BATCH, LEASE = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local BOUND, CRASHES, KEPT, NAME = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
 local TO = n2s(NOW + LEASE)
+local HOLD = holding(LEASE)
 
 local function reap()
-  local tick = tonumber(redis.call('GET', P .. 'tick') or 0)
-  redis.call('SET', P .. 'tick', NOWS)
-  -- After an outage nobody could renew: living workers get one lease to say what they hold.
-  if NOW - tick > LEASE / 2 then redis.call('SET', P .. 'hold', n2s(NOW + LEASE), 'PX', math.ceil(LEASE / 1000)) end
-  if redis.call('EXISTS', P .. 'hold') == 1 then return end
+  if HOLD then return end
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'lease', '-inf', NOWS, 'LIMIT', 0, BOUND)) do
     local record = P .. 'delivery:' .. id
     local r = redis.call('HMGET', record, 'state', 'account', 'class', 'conversation', 'on_unknown', 'attempt', 'fence', 'worker')
@@ -68,7 +65,7 @@ local function unpark()
     redis.call('ZREM', P .. 'parked', account)
     local key = P .. 'account:' .. account
     if redis.call('HGET', key, 'state') == 'parked' then
-      redis.call('HSET', key, 'state', 'ready', 'since', NOWS)
+      redis.call('HSET', key, 'state', 'ready', 'since', NOWS, 'probe', 1)
       make_all_due(account)
     end
   end
@@ -97,8 +94,15 @@ local function allowance(rule, T, B, tat)
 end
 
 local handed, conversations, pops = {}, 0, 0
+local seen = {}
 
 -- What left its lane otherwise (superseded, discarded, moved) is dropped here; one more look is all it may cost.
+-- An expired and replayed delivery may stand in its lane twice, and its stale place may outlive the start of a retry.
+local function is_here(id, r, account)
+  if seen[id] or r[1] ~= 'waiting' or r[13] ~= account then return false end
+  return tonumber(r[16] or 0) <= NOW or not redis.call('ZSCORE', P .. 'scheduled', id)
+end
+
 local function take(account, class, quota)
   local taken = {}
   for _ = 1, 2 do
@@ -109,8 +113,9 @@ local function take(account, class, quota)
     pops = pops + #ids
     for _, id in ipairs(ids) do
       local r = redis.call('HMGET', P .. 'delivery:' .. id, 'state', 'fence', 'attempt', 'crashes', 'tenant', 'kind',
-        'version', 'event', 'message_id', 'deadline', 'accepted_at', 'on_unknown', 'account', 'recipient', 'class')
-      if r[1] == 'waiting' and r[13] == account then
+        'version', 'event', 'message_id', 'deadline', 'accepted_at', 'on_unknown', 'account', 'recipient', 'class', 'due')
+      if is_here(id, r, account) then
+        seen[id] = true
         if tonumber(r[10]) <= NOW then
           expire(id)
         else
@@ -172,22 +177,23 @@ end
 local function serve(account, class, share)
   local due = P .. 'due:' .. class
   local a = redis.call('HMGET', P .. 'account:' .. account, 'state', 'until', 'cap', 'second_t', 'second_b', 'second_tat',
-    'minute_t', 'minute_b', 'minute_tat')
+    'minute_t', 'minute_b', 'minute_tat', 'probe')
   if a[1] ~= 'ready' then
     redis.call('ZREM', due, account)
     return
   end
   local busy = P .. 'sending:' .. account
-  local slots = tonumber(a[3]) - redis.call('ZCARD', busy)
-  if slots <= 0 then slots = slots + redis.call('ZREMRANGEBYSCORE', busy, '-inf', NOWS) end
+  local slots = (a[10] and 1 or tonumber(a[3])) - redis.call('ZCARD', busy)
+  if slots <= 0 and not HOLD then slots = slots + redis.call('ZREMRANGEBYSCORE', busy, '-inf', NOWS) end
   if slots <= 0 then
     -- A freed slot makes the account due again; the end of the oldest lease is the fallback.
     redis.call('HSET', P .. 'account:' .. account, 'full', 1)
-    redis.call('ZADD', due, redis.call('ZRANGE', busy, 0, 0, 'WITHSCORES')[2], account)
+    local over = tonumber(redis.call('ZRANGE', busy, 0, 0, 'WITHSCORES')[2])
+    redis.call('ZADD', due, n2s(math.max(over, HOLD or 0)), account)
     return
   end
   local rooms = math.min(slots, share)
-  local quota, again = rooms * BATCH, NOW
+  local quota, again = a[10] and 1 or rooms * BATCH, NOW
   for _, rule in ipairs(RULES) do
     local at = rule[2]
     if a[at] then
@@ -203,14 +209,17 @@ local function serve(account, class, share)
   local taken = take(account, class, quota)
   local used = 0
   if #taken > 0 then used = group(taken, account, rooms) end
-  for i = #taken, used + 1, -1 do redis.call('LPUSH', lane(account, class), taken[i][1]) end
+  for i = #taken, used + 1, -1 do
+    redis.call('LPUSH', lane(account, class), taken[i][1])
+    seen[taken[i][1]] = nil
+  end
   if used > 0 then
     for _, rule in ipairs(RULES) do
       local at = rule[2]
       if a[at] then
         local T = tonumber(a[at])
         local tat = arrival(rule, T, tonumber(a[at + 2] or 0)) + used * T
-        redis.call('HSET', P .. 'account:' .. account, rule[1] .. '_tat', n2s(tat))
+        redis.call('HSET', P .. 'account:' .. account, rule[1] .. '_tat', n2s(tat), 'granted', NAME)
         again = math.max(again, tat - (tonumber(a[at + 1]) - 1) * T)
       end
     end
@@ -239,6 +248,7 @@ local function next_due()
     local first = redis.call('ZRANGE', P .. key, 0, 0, 'WITHSCORES')
     if first[2] then
       local at = tonumber(first[2])
+      if HOLD and key == 'lease' then at = math.max(at, HOLD) end
       if not soonest or at < soonest then soonest = at end
     end
   end

@@ -17,7 +17,7 @@ end
 -- An account is due when it has mail and nothing is known to hold it back; claim finds out the rest.
 local function make_due(account, class)
   if redis.call('LLEN', lane(account, class)) > 0 then
-    redis.call('ZADD', P .. 'due:' .. class, NOWS, account)
+    redis.call('ZADD', P .. 'due:' .. class, 'LT', NOWS, account)
     return true
   end
   return false
@@ -27,6 +27,15 @@ local function make_all_due(account)
   local urgent = make_due(account, 'u')
   local bulk = make_due(account, 'b')
   if urgent or bulk then wake() end
+end
+
+-- After an outage nobody could renew: living workers get one lease (us) to say what they hold, and nothing is taken
+-- from anybody before. Answers until when, or nil.
+local function holding(lease)
+  local tick = tonumber(redis.call('GET', P .. 'tick') or 0)
+  redis.call('SET', P .. 'tick', NOWS)
+  if NOW - tick > lease / 2 then redis.call('SET', P .. 'hold', n2s(NOW + lease), 'PX', math.ceil(lease / 1000)) end
+  return tonumber(redis.call('GET', P .. 'hold') or nil)
 end
 
 local function note(id, text)

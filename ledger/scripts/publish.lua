@@ -31,7 +31,7 @@ end
 local busy = memory_is_short()
 local answers = {}
 local i = 3
-local any = false
+local any, due = false, {}
 for _ = 1, tonumber(ARGV[2]) do
   local key, fingerprint, event, tenant, kind, version = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]
   local account, class, on_unknown, lifetime = ARGV[i + 6], ARGV[i + 7], ARGV[i + 8], tonumber(ARGV[i + 9])
@@ -66,7 +66,7 @@ for _ = 1, tonumber(ARGV[2]) do
         redis.call('ZADD', P .. 'scheduled', n2s(not_before), id)
       else
         gather('RPUSH', lane(account, class), id)
-        gather('ZADD', P .. 'due:' .. class, NOWS, account)
+        due[class .. account] = { class, account }
         any = true
       end
     end
@@ -81,5 +81,7 @@ for _ = 1, tonumber(ARGV[2]) do
   end
 end
 write_together()
+-- An account that already waits for its turn keeps its place.
+for _, place in pairs(due) do redis.call('ZADD', P .. 'due:' .. place[1], 'NX', NOWS, place[2]) end
 if any then wake() end
 return answers

@@ -2,7 +2,7 @@
 -- Answers the ids that it no longer holds. What is not renewed comes back after one lease.
 local TO = n2s(NOW + tonumber(ARGV[1]))
 local count = tonumber(ARGV[2])
-redis.call('SET', P .. 'tick', NOWS)
+holding(tonumber(ARGV[1]))
 local i = 3
 for _ = 1, count do
   redis.call('ZADD', P .. 'sending:' .. ARGV[i], 'XX', TO, ARGV[i + 1])

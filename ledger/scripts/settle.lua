@@ -13,11 +13,14 @@ local LAST_CALL = 5000000
 local answers = {}
 local i = 2
 
-local function release_permit(account)
+-- Only the last grant can be undone exactly: taken back from an older one, a permit would let the rate be exceeded.
+local function release_permit(account, conversation)
   local key = P .. 'account:' .. account
-  local a = redis.call('HMGET', key, 'second_t', 'second_tat', 'minute_t', 'minute_tat')
-  if a[1] and a[2] then redis.call('HSET', key, 'second_tat', n2s(tonumber(a[2]) - tonumber(a[1]))) end
-  if a[3] and a[4] then redis.call('HSET', key, 'minute_tat', n2s(tonumber(a[4]) - tonumber(a[3]))) end
+  local a = redis.call('HMGET', key, 'granted', 'second_t', 'second_tat', 'minute_t', 'minute_tat')
+  if not a[1] or not conversation or a[1] ~= string.match(conversation, '^(.*)%.%d+$') then return false end
+  if a[2] and a[3] then redis.call('HSET', key, 'second_tat', n2s(tonumber(a[3]) - tonumber(a[2]))) end
+  if a[4] and a[5] then redis.call('HSET', key, 'minute_tat', n2s(tonumber(a[5]) - tonumber(a[4]))) end
+  return true
 end
 
 local function holds(r, fence) return r[2] == fence and (r[1] == 'leased' or r[1] == 'sending') end
@@ -35,15 +38,18 @@ end
 
 function verbs.sent(id, fence)
   local record = P .. 'delivery:' .. id
-  local r = redis.call('HMGET', record, 'state', 'fence')
+  local r = redis.call('HMGET', record, 'state', 'fence', 'cause')
   local code, enhanced, words, provider_id, took, history =
     ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]
   i = i + 6
   if r[2] ~= fence then return 0 end
   if r[1] == 'sent' then return 1 end
   -- Proof of acceptance wins over every doubt that arose meanwhile with the same fence.
-  if r[1] ~= 'sending' and r[1] ~= 'leased' and r[1] ~= 'unknown' and r[1] ~= 'waiting' then return 0 end
-  if r[1] == 'unknown' then redis.call('ZREM', P .. 'ended:unknown', id) end
+  if r[1] == 'unknown' or r[1] == 'expired' or (r[1] == 'failed' and r[3] == 'crashed') then
+    redis.call('ZREM', P .. 'ended:' .. r[1], id)
+  elseif r[1] ~= 'sending' and r[1] ~= 'leased' and r[1] ~= 'waiting' then
+    return 0
+  end
   redis.call('HSET', record, 'state', 'sent', 'ended_at', NOWS, 'code', code, 'enhanced', enhanced, 'words', words,
     'provider_id', provider_id, 'took', took)
   if history ~= '' then note(id, history) end
@@ -94,20 +100,20 @@ end
 
 function verbs.back(id, fence)
   local record = P .. 'delivery:' .. id
-  local r = redis.call('HMGET', record, 'state', 'fence', 'account', 'class')
+  local r = redis.call('HMGET', record, 'state', 'fence', 'account', 'class', 'conversation')
   if r[1] ~= 'leased' or r[2] ~= fence then return r[1] == 'waiting' and r[2] == fence and 1 or 0 end
   redis.call('HSET', record, 'state', 'waiting')
   redis.call('HINCRBY', record, 'attempt', -1)
   redis.call('ZREM', P .. 'lease', id)
-  release_permit(r[3])
   to_lane(id, r[3], r[4], true)
+  if release_permit(r[3], r[5]) then make_due(r[3], r[4]) end
   wake()
   return 1
 end
 
 function verbs.free(conversation, account)
   redis.call('ZREM', P .. 'sending:' .. account, conversation)
-  if redis.call('HDEL', P .. 'account:' .. account, 'full') == 1 then make_all_due(account) end
+  if redis.call('HDEL', P .. 'account:' .. account, 'full', 'probe') > 0 then make_all_due(account) end
   return 1
 end
 
@@ -118,7 +124,11 @@ function verbs.park(account)
   if redis.call('HGET', key, 'state') ~= 'ready' then return 0 end
   redis.call('HSET', key, 'state', 'parked', 'reason', cause, 'words', words, 'since', NOWS, 'until',
     lasts > 0 and n2s(NOW + lasts) or '0')
-  if lasts > 0 then redis.call('ZADD', P .. 'parked', n2s(NOW + lasts), account) end
+  if lasts > 0 then
+    redis.call('ZADD', P .. 'parked', n2s(NOW + lasts), account)
+  else
+    redis.call('ZREM', P .. 'parked', account)
+  end
   return 1
 end
 
