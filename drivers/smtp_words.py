@@ -52,7 +52,7 @@ def safe_words(text: str, secrets: Sequence[str] = ()) -> str:
 
 def wished_wait(text: str) -> float | None:
     """The seconds a server asks us to wait, if its words say a time."""
-    found = _WAIT.search(text)
+    found = _WAIT.search(text[:2_000])
     if found is None:
         return None
     number, unit = float(found.group(1)), (found.group(2) or "s")[0].lower()

@@ -35,7 +35,7 @@ def script(behaviour: Behaviour, extensions: tuple[str, ...]) -> Script:
 
 class SmtpContract(DriverContract):
     secrets = (SECRET,)
-    patience = 2.0
+    patience = 4.0
     extensions = PIPELINING
     more: ClassVar[dict[str, Any]] = {"host": "127.0.0.1"}
 

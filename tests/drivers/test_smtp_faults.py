@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 
@@ -57,7 +58,7 @@ def test_a_server_that_never_greets_is_left_after_the_timeout_and_not_tried_agai
         took = time.monotonic() - began
 
     assert all(isinstance(error, Unreachable) and "too_slow" in error.text for error in outcome)
-    assert took < 1.0
+    assert took < 3
     assert server.connections == 1
 
 
@@ -74,7 +75,7 @@ def test_a_server_that_answers_an_octet_at_a_time_is_cut_by_the_total_deadline()
 
     assert isinstance(error, Unreachable)
     assert error.text.startswith("too_slow")
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 4
 
 
 def test_a_tarpit_is_left_by_the_total_deadline() -> None:
@@ -196,7 +197,7 @@ def test_a_refusal_in_the_middle_of_a_body_is_taken_at_its_word() -> None:
 
     assert isinstance(error, EmailRefused)
     assert (error.code, error.stage) == (552, "body")
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 6
 
 
 @BOTH
@@ -373,16 +374,19 @@ def test_a_reply_nobody_asked_for_ends_the_session(extensions: Extensions) -> No
 
 
 def test_an_idle_session_with_an_unasked_word_is_not_used_again() -> None:
+    verdict_read = threading.Event()
+
     def then_leave(peer: Peer, line: str) -> str | None:
         if peer.number > 1:
             return "250 2.0.0 Ok"
         peer.say("250 2.0.0 Ok")
-        time.sleep(0.05)  # the driver has its verdict and goes before the farewell comes
+        assert verdict_read.wait(5)
         peer.say("421 4.4.2 idle too long")
         return peer.leave()
 
     with ScriptedServer(polite(DOT=then_leave)) as server, opened(server.port) as driver:
         driver.send(mail(1))
+        verdict_read.set()
         wait_for(lambda: server.ended == 1)
         driver.send(mail(2))
 

@@ -47,6 +47,7 @@ def test_starttls_and_a_login_let_mail_through(aiosmtpd: Start, certificates: Ce
     assert login == ("LOGIN" if auth == "login" else "PLAIN", b"office@example.org", PASSWORD.encode())
 
 
+@pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")
 def test_an_idle_session_over_tls_serves_the_next_mail_too(aiosmtpd: Start, certificates: Certificates) -> None:
     server = aiosmtpd(ssl_context=certificates.good, auth_require_tls=False, logs_in=True)
 
