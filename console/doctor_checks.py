@@ -62,7 +62,7 @@ def _seal_keys(settings: Settings) -> Finding:
         sealer = settings.sealer()
         sealer.open(sealer.seal(b"?", b"doctor"), b"doctor")
     except ConfigurationError as error:
-        return Finding("seal keys", "fail", str(error), "Make one with `postier doctor --new-seal-key`.")
+        return Finding("seal keys", "fail", str(error))
     return Finding("seal keys", "ok", "payloads are sealed at rest")
 
 

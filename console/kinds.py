@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -27,7 +27,7 @@ def kinds(
     if schema is not None:
         say(json.dumps(schema_for(schema), indent=2, ensure_ascii=False))
         return
-    found = [
+    found: list[dict[str, Any]] = [
         {
             "kind": name, "schema_version": event.schema_version, "priority": event.priority,
             "deadline_seconds": event.deadline.total_seconds(), "on_unknown": event.on_unknown, "sample": event.sample,
@@ -39,5 +39,5 @@ def kinds(
         return
     table(
         ("kind", "priority", "useful for", "outcome unknown", "when"),
-        [(k["kind"], k["priority"], span(float(k["deadline_seconds"])), k["on_unknown"], k["sample"]) for k in found],
+        [(k["kind"], k["priority"], span(k["deadline_seconds"]), k["on_unknown"], k["sample"]) for k in found],
     )

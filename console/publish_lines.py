@@ -13,7 +13,7 @@ from postier.ledger.publish import Accepted
 from postier.schemas.edge import read_envelope
 from postier.schemas.envelope import Envelope
 from postier.schemas.errors import InvalidEvent, LedgerUnavailable
-from postier.schemas.strict_json import MAX_EVENT, too_large
+from postier.schemas.refusals import MAX_EVENT, too_large
 
 BATCH = 200
 _CHUNK = 65_536

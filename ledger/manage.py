@@ -36,11 +36,11 @@ class Management:
 
     def pause(self, account: str) -> bool:
         """Stop an account; its mail waits. False when the ledger does not know it."""
-        return self._store.run("manage", ("pause", account, self._who)) == 1
+        return bool(self._store.run("manage", ("pause", account, self._who)) == 1)
 
     def resume(self, account: str) -> bool:
         """Let a paused or parked account go on. False when the ledger does not know it."""
-        return self._store.run("manage", ("resume", account, self._who)) == 1
+        return bool(self._store.run("manage", ("resume", account, self._who)) == 1)
 
     def replay(self, ids: Iterable[str]) -> Iterator[tuple[str, Answer]]:
         """Start failed, expired or unknown deliveries anew, each with its kind's full time from now.
