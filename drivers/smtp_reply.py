@@ -18,6 +18,7 @@ MAX_LINE = 2_048  # octets
 MAX_LINES = 100
 _RECEIVE = 4_096
 _MARKS = (b" ", b"-", b"")
+_CODES = {b"%d" % code: code for code in range(200, 600)}
 _SLACK = 0.05  # seconds: timeouts nearer than this to each other are not worth a system call
 
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?![.\d])")
@@ -66,7 +67,8 @@ class Wire:
         self.timeout = timeout
         self.deadline = clock() + timeout
         self._clock = clock
-        self._buffer = bytearray()
+        self._buffer = b""
+        self._at = 0  # what lies before was used
         self._set_timeout(timeout)
 
     @property
@@ -105,32 +107,45 @@ class Wire:
         `timeout` replaces both the usual time for a reply and the deadline.
         """
         limit = min(self._clock() + self.timeout, self.deadline) if timeout is None else self._clock() + timeout
-        buffer = self._buffer
         lines: list[bytes] = []
-        code, total, searched = b"", 0, 0
+        first: int | None = None
+        total = 0
         while True:
-            end = buffer.find(b"\n", searched)
-            if end < 0:
-                searched = len(buffer)
-                if searched > MAX_LINE:
-                    raise ProtocolBroken("protocol: a reply line is longer than 2 kB")
-                self._receive(limit)
-                continue
-            line = bytes(buffer[:end]).removesuffix(b"\r")
-            del buffer[: end + 1]
-            searched = 0
-            total += end + 1
-            this, mark = line[:3], line[3:4]
-            if not (this.isdigit() and len(this) == 3 and b"2" <= this < b"6" and mark in _MARKS):
-                raise ProtocolBroken("protocol: the answer is not an SMTP reply")
-            if end > MAX_LINE or total > MAX_REPLY or len(lines) >= MAX_LINES:
-                raise ProtocolBroken("protocol: a reply is longer than 100 lines or 64 kB, or a line than 2 kB")
-            if lines and this != code:
+            line, mark, code = self._line(limit)
+            total += len(line)
+            if total > MAX_REPLY or len(lines) >= MAX_LINES:
+                raise ProtocolBroken("protocol: a reply is longer than 100 lines or 64 kB")
+            if first is None:
+                if mark != b"-":
+                    return Reply(code, line.decode("utf-8", "backslashreplace"))
+                first = code
+            elif code != first:
                 raise ProtocolBroken("protocol: the lines of one reply carry different codes")
-            code = this
-            lines.append(line[4:])
+            lines.append(line)
             if mark != b"-":
-                return Reply(int(code), b"\n".join(lines).decode("utf-8", "backslashreplace"))
+                return Reply(code, b"\n".join(lines).decode("utf-8", "backslashreplace"))
+
+    def _line(self, limit: float) -> tuple[bytes, bytes, int]:
+        """The next line's text, the mark before it, and its code."""
+        searched = self._at
+        while (end := self._buffer.find(b"\n", searched)) < 0:
+            if len(self._buffer) - self._at > MAX_LINE:
+                raise ProtocolBroken("protocol: a reply line is longer than 2 kB")
+            self._receive(limit)
+            searched = self._at
+        buffer, at = self._buffer, self._at
+        if end + 1 < len(buffer):
+            self._at = end + 1
+        else:
+            self._buffer, self._at = b"", 0
+        stop = end - 1 if buffer[end - 1 : end] == b"\r" else end
+        code = _CODES.get(buffer[at : at + 3])
+        mark = buffer[at + 3 : at + 4] if stop > at + 3 else b""
+        if code is None or mark not in _MARKS:
+            raise ProtocolBroken("protocol: the answer is not an SMTP reply")
+        if stop - at > MAX_LINE:
+            raise ProtocolBroken("protocol: a reply line is longer than 2 kB")
+        return buffer[at + 4 : stop], mark, code
 
     def is_quiet(self) -> bool:
         """Say whether an idle connection still stands and nothing came unasked."""
@@ -154,7 +169,7 @@ class Wire:
     def swap(self, sock: socket.socket) -> None:
         """Go on over another socket (TLS around the old one); nothing read before survives."""
         self.sock = sock
-        self._buffer.clear()
+        self._buffer, self._at = b"", 0
         self._set_timeout(self.timeout)
 
     def close(self) -> None:
@@ -186,7 +201,7 @@ class Wire:
                 raise ConnectionLost(_reason(error)) from None
             if not octets:
                 raise ConnectionLost("the server closed the connection")
-            self._buffer += octets
+            self._buffer, self._at = self._buffer[self._at :] + octets, 0
             return
 
 
