@@ -66,6 +66,9 @@ def configure_logging(level: str = "info", form: Literal["console", "json"] = "j
     logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler], force=True)
 
 
+_LOGGER: Any = structlog.get_logger()
+
+
 def log() -> Any:
-    """The logger of the caller; events are dotted past-tense facts with flat keys."""
-    return structlog.get_logger()
+    """The logger; events are dotted past-tense facts with flat keys."""
+    return _LOGGER

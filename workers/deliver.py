@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -121,6 +122,8 @@ class _Attempts(Iterator[Email]):
 
 
 def _tell(way: Way, delivery: Claimed, result: Result, took: float) -> None:
+    if isinstance(result, Receipt) and not log().is_enabled_for(logging.DEBUG):
+        return
     facts = {
         "delivery": delivery.id, "kind": delivery.kind, "account": way.account.name, "driver": way.account.driver,
         "attempt": delivery.attempt, "seconds": round(took, 3), "code": result.code,

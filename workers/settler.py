@@ -8,8 +8,10 @@ from typing import Protocol
 
 from postier.ledger.entries import Entry
 from postier.schemas.errors import LedgerUnavailable
+from postier.settings.logs import log
 
 _LINGER = 0.003  # seconds an outcome may wait for company
+_QUIET = 20  # rounds of it without work before the flusher sleeps
 
 
 class _Settles(Protocol):
@@ -39,6 +41,7 @@ class Settler:
         self._guard = threading.Lock()
         self._turn = threading.Lock()
         self._dirty = threading.Event()
+        self._asleep = False
         self._closed = threading.Event()
         self._flusher = threading.Thread(target=self._flush_late, name="postier-settler", daemon=True)
         self._flusher.start()
@@ -48,7 +51,9 @@ class Settler:
         ticket = Ticket(entries)
         with self._guard:
             self._queue.append(ticket)
-        self._dirty.set()
+            asleep, self._asleep = self._asleep, False
+        if asleep:
+            self._dirty.set()
         return ticket
 
     def write(self, entries: Sequence[Entry]) -> list[int]:
@@ -71,7 +76,6 @@ class Settler:
     def _write_all(self) -> None:
         with self._guard:
             tickets, self._queue = self._queue, []
-            self._dirty.clear()
         entries = [entry for ticket in tickets for entry in ticket.entries]
         if not entries:
             for ticket in tickets:
@@ -83,10 +87,11 @@ class Settler:
             for ticket in tickets:
                 ticket.error = error
             return
-        except BaseException as error:
+        except Exception as error:
+            log().exception("ledger.settle_failed", entries=len(entries))
             for ticket in tickets:
                 ticket.error = LedgerUnavailable(f"the ledger could not settle: {type(error).__name__}")
-            raise
+            return
         at = 0
         for ticket in tickets:
             end = at + len(ticket.entries)
@@ -94,15 +99,26 @@ class Settler:
             at = end
 
     def _flush_late(self) -> None:
-        while not self._closed.is_set():
-            self._dirty.wait()
-            self._closed.wait(_LINGER)
+        """Write what nobody else wrote meanwhile; sleeps only after a quiet while, for waking a thread is dear."""
+        quiet = 0
+        while not self._closed.wait(_LINGER):
             with self._turn:
                 if self._queue:
                     self._write_all()
+                    quiet = 0
+            quiet += 1
+            if quiet > _QUIET:
+                with self._guard:
+                    self._asleep = not self._queue
+                if self._asleep:
+                    self._dirty.wait()
+                self._dirty.clear()
+                quiet = 0
 
     def close(self) -> None:
         """Write what is left and stop. Calling twice is safe."""
         self._closed.set()
         self._dirty.set()
         self._flusher.join(timeout=5)
+        with self._turn:
+            self._write_all()
