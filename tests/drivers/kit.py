@@ -89,6 +89,7 @@ class Peer:
     sock: socket.socket
     number: int
     held: bytes = b""
+    last_body: bytes = b""
 
     def say(self, *lines: str) -> None:
         self.raw("".join(f"{line}\r\n" for line in lines).encode())
@@ -171,7 +172,7 @@ def polite(
             if reply is not None:
                 peer.say(*reply.split("\n"))
             if reply and reply.startswith("354"):
-                peer.body()
+                peer.last_body = peer.body()
                 reply = _answer(peer, "DOT", line, answers)
                 if reply is not None:
                     peer.say(*reply.split("\n"))
