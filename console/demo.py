@@ -35,7 +35,14 @@ def demo(
     At a terminal it goes on serving until Ctrl-C. Otherwise, and with --once, it ends with the sample events: 0 when
     each one ended as its story says, else 1. POSTIER_REDIS_URL takes the place of the embedded server.
     """
-    from postier.console.demo_run import running, view_for
+    from postier.schemas.errors import ConfigurationError
+
+    try:
+        from postier.console.demo_run import running, view_for
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "aiosmtpd":
+            raise
+        raise ConfigurationError("the demo needs more packages: pip install 'postier[demo]'") from None
 
     serve = sys.stdout.isatty() and not once and not json_output
     with running(folder) as run:

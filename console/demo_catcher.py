@@ -21,6 +21,7 @@ from email.parser import BytesParser
 from itertools import count
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 from aiosmtpd.smtp import SMTP, AuthResult
 
@@ -52,7 +53,7 @@ class Catcher:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, name="demo-catcher", daemon=True)
         self._up = threading.Event()
-        self._clients: set[SMTP] = set()
+        self._sessions: WeakSet[SMTP] = WeakSet()
 
     def start(self) -> Catcher:
         """Listen on a free port, which `port` then names."""
@@ -75,16 +76,26 @@ class Catcher:
         self._up.set()
         self._loop.run_forever()
         server.close()
-        for task in asyncio.all_tasks(self._loop):
-            task.cancel()
-        self._loop.run_until_complete(asyncio.sleep(0))
+        self._loop.run_until_complete(self._hang_up())
         self._loop.close()
 
+    async def _hang_up(self) -> None:
+        for session in list(self._sessions):
+            if session.transport is not None:
+                session.transport.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.sleep(0)
+
     def _protocol(self) -> SMTP:
-        return SMTP(
+        session = SMTP(
             self, hostname="mail.demo.test", ident="postier demo", enable_SMTPUTF8=True, loop=self._loop,
             tls_context=self._tls, require_starttls=True, auth_required=True, authenticator=self._authenticate,
         )  # fmt: skip
+        self._sessions.add(session)
+        return session
 
     def _authenticate(self, server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> AuthResult:
         login = bytes(data.login).decode("utf-8", "replace")

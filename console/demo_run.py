@@ -191,13 +191,17 @@ def _until_signalled() -> Iterator[threading.Event]:
     def stop(_: int, __: FrameType | None) -> None:
         stopping.set()
 
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    numbers = [number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if not _ignored(number)]
     before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield stopping
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _ignored(number: signal.Signals) -> bool:
+    return signal.getsignal(number) is signal.SIG_IGN  # nohup
 
 
 @contextmanager

@@ -30,7 +30,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 FAILED = ("failed", "unknown", "expired")
-_ALL = 1_000_000
+_ALL = 100_000
 
 Ids = Annotated[list[str] | None, typer.Argument(help="Delivery ids.")]
 All = Annotated[bool, typer.Option("--all", help="Every one that the filters leave.")]
@@ -96,12 +96,12 @@ def replay(
     from postier.console.ledger_access import ledger
 
     with ledger() as opened:
-        chosen = ids or []
+        chosen = list(ids or [])
         if all_:
             found = find(
                 opened, FAILED, state, account=account, kind=kind, tenant=tenant, since=since, until=until, limit=_ALL
             )
-            chosen = [*chosen, *(one.id for one in found)]
+            chosen += [one.id for one in found]
         _agree("replay", chosen, all_=all_, yes=yes)
         _tell(opened.manage().replay(chosen), "replayed", json_output=json_output)
 
@@ -126,17 +126,19 @@ def discard(
     if not reason.strip():
         raise typer.BadParameter("say why", param_hint="--reason")
     with ledger() as opened:
-        chosen = ids or []
+        chosen = list(ids or [])
         if all_:
             found = find(
                 opened, FAILED, state, account=account, kind=kind, tenant=tenant, since=since, until=until, limit=_ALL
             )
-            chosen = [*chosen, *(one.id for one in found)]
+            chosen += [one.id for one in found]
         _agree("discard", chosen, all_=all_, yes=yes)
         _tell(opened.manage().discard(chosen, reason), "discarded", json_output=json_output)
 
 
 def _agree(verb: str, chosen: list[str], *, all_: bool, yes: bool) -> None:
+    if len(chosen) >= _ALL:
+        complain(f"postier: {_ALL} at a time; there may be more")
     if not chosen and not all_:
         raise typer.BadParameter("give delivery ids, or --all", param_hint="ids")
     if not all_ or yes or not chosen:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from postier.console.demo_catcher import Catcher
+from postier.console.demo_certificate import make_certificate
 from postier.console.main import main
 from postier.ledger.accounts import configure
 from postier.ledger.embedded import EmbeddedServer
@@ -67,3 +69,17 @@ def store(environment: dict[str, str]) -> Iterator[Store]:
     configure(opened, read_registry(Path(environment["POSTIER_ACCOUNTS_FILE"])))
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def catcher(environment: dict[str, str], tmp_path: Path) -> Iterator[Catcher]:
+    """A mail server that `office` of the accounts file points to."""
+    authority, certificate = make_certificate(tmp_path / "tls")
+    (tmp_path / "users").mkdir()
+    (tmp_path / "users" / "office").write_text("open sesame")
+    running = Catcher(passwords=tmp_path / "users", mail=tmp_path / "mail", certificate=certificate).start()
+    Path(environment["POSTIER_ACCOUNTS_FILE"]).write_text(
+        ACCOUNTS.format(folder=tmp_path, port=running.port, more=f'ca_file = "{authority}"\n')
+    )
+    yield running
+    running.stop()

@@ -3,31 +3,15 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from postier.console.demo_catcher import Catcher
-from postier.console.demo_certificate import make_certificate
 from postier.ledger.store import Store
 from postier.schemas.json_schema import schema_for
 from postier.settings.seal import Sealer
-from tests.console.helpers import ACCOUNTS, Run, publish, reset_link
-
-
-@pytest.fixture
-def catcher(environment: dict[str, str], tmp_path: Path) -> Iterator[Catcher]:
-    """A mail server that `office` of the accounts file points to."""
-    authority, certificate = make_certificate(tmp_path / "tls")
-    (tmp_path / "users").mkdir()
-    (tmp_path / "users" / "office").write_text("open sesame")
-    running = Catcher(passwords=tmp_path / "users", mail=tmp_path / "mail", certificate=certificate).start()
-    Path(environment["POSTIER_ACCOUNTS_FILE"]).write_text(
-        ACCOUNTS.format(folder=tmp_path, port=running.port, more=f'ca_file = "{authority}"\n')
-    )
-    yield running
-    running.stop()
+from tests.console.helpers import Run, publish, reset_link
 
 
 def test_accounts_are_listed_with_state_and_waiting_mail(postier: Run, store: Store, tmp_path: Path) -> None:
