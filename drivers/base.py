@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import ClassVar, Generic, Literal, Protocol, TypeVar
 
@@ -35,6 +36,25 @@ class TokenSource(Protocol):
         """
 
 
+class TokenStore(Protocol):
+    """Where OAuth2 logins are kept between sends, processes and restarts. Keys and values are opaque to it.
+
+    Used by several threads at once. Any method may raise a PostierError when the store is away.
+    """
+
+    def load(self, key: str) -> bytes | None:
+        """Return what was saved, or None when there is nothing, its time is over or it cannot be opened any more."""
+
+    def save(self, key: str, value: bytes, ttl: float) -> None:
+        """Keep `value` for `ttl` seconds, in place of what was there."""
+
+    def lock(self, key: str, seconds: float) -> AbstractContextManager[None]:
+        """Be alone with the key: wait for it at most `seconds`, hold it at most `seconds`, whoever dies meanwhile.
+
+        Raises TimeoutError on entering when it cannot be had.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class Ports:
     """What a driver may need from outside. Everything has a default that works without postier around it.
@@ -42,13 +62,15 @@ class Ports:
     `resolve(host, port)` returns the addresses that may be connected to, as `(address, port)` pairs in order of
     preference; it raises Unreachable for a host that does not resolve and SenderRefused for one the egress guard
     forbids. `clock` is monotonic seconds. `idle_sessions` is how many idle connections this process may keep for the
-    account. `tokens` is where an OAuth2 login gets its access tokens.
+    account. `tokens` is where an OAuth2 login gets its access tokens. `token_store` is where a driver that fetches its
+    own tokens shares them; without one they stay in this process.
     """
 
     resolve: Callable[[str, int], list[tuple[str, int]]] | None = None
     clock: Callable[[], float] = time.monotonic
     idle_sessions: int = 4
     tokens: TokenSource | None = None
+    token_store: TokenStore | None = None
 
 
 @dataclass(frozen=True, slots=True)
