@@ -80,6 +80,11 @@ class Conversation:
                 following = self._announce(source.pull())
                 yield current.email, self._verdict(current)
                 current = following
+        except GeneratorExit:
+            raise  # left between two mails: what is owed is known
+        except BaseException:
+            self._drop()  # interrupted anywhere, what is owed is not known
+            raise
         finally:
             session, self._session = self._session, None
             if session is not None:
