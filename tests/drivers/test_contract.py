@@ -36,7 +36,7 @@ def script(behaviour: Behaviour, extensions: tuple[str, ...]) -> Script:
 class SmtpContract(DriverContract):
     secrets = (SECRET,)
     patience = 4.0
-    extensions = PIPELINING
+    extensions: ClassVar[tuple[str, ...]] = PIPELINING
     more: ClassVar[dict[str, Any]] = {"host": "127.0.0.1"}
 
     @contextmanager

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -142,7 +143,8 @@ def test_a_421_before_the_body_asks_for_a_retry_and_drops_the_connection(
     extensions: Extensions, verb: str, stage: str
 ) -> None:
     usual = {"DATA": "354 go on", "EHLO": "250 scripted"}.get(verb, "250 Ok")
-    script = polite(extensions=extensions, **{verb: nth("421 4.3.2 too busy", then=usual)})
+    answers: dict[str, Any] = {verb: nth("421 4.3.2 too busy", then=usual)}
+    script = polite(extensions=extensions, **answers)
     with ScriptedServer(script) as server, opened(server.port) as driver:
         error = failure(driver, mail(1))
         receipt = driver.send(mail(2))
@@ -382,7 +384,8 @@ def test_an_idle_session_with_an_unasked_word_is_not_used_again() -> None:
         peer.say("250 2.0.0 Ok")
         assert verdict_read.wait(5)
         peer.say("421 4.4.2 idle too long")
-        return peer.leave()
+        peer.leave()
+        return None
 
     with ScriptedServer(polite(DOT=then_leave)) as server, opened(server.port) as driver:
         driver.send(mail(1))
@@ -520,7 +523,7 @@ def test_no_login_is_made_with_a_mechanism_that_was_not_chosen() -> None:
         {"mime": b"Subject: x\r\n\r\na\x00b\r\n"},
     ],
 )
-def test_what_could_smuggle_a_command_or_a_second_mail_is_refused_before_a_word(change: dict[str, object]) -> None:
+def test_what_could_smuggle_a_command_or_a_second_mail_is_refused_before_a_word(change: dict[str, Any]) -> None:
     with ScriptedServer(polite()) as server, opened(server.port) as driver:
         error, fine = results(driver, mail(1, **change), mail(2))
 
