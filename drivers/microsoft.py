@@ -41,7 +41,7 @@ from postier.drivers.microsoft_tokens import DeviceLogin, EntraLogin
 from postier.drivers.smtp import SmtpDriver
 from postier.drivers.smtp_options import SmtpOptions
 from postier.drivers.token_http import guarded
-from postier.drivers.tokens import MemoryTokenStore
+from postier.drivers.tokens import FixedToken, MemoryTokenStore
 from postier.schemas.account import Limits
 from postier.schemas.email import Email, Mailbox
 from postier.schemas.errors import ConfigurationError
@@ -53,16 +53,6 @@ __all__ = ["DEFAULT_LIMITS", "MicrosoftDriver", "MicrosoftOptions"]
 # smtp-submission-improvements, of one mailbox. Over SMTP it takes three connections; leave one to others.
 DEFAULT_LIMITS = Limits(per_minute=30, per_day=10_000, counts="recipients", max_connections=4, max_recipients=500)
 SMTP_DEFAULT_LIMITS = DEFAULT_LIMITS.model_copy(update={"max_connections": 2})
-
-
-class _Only:
-    """A token source that has one token to give."""
-
-    def __init__(self, token: str) -> None:
-        self._token = token
-
-    def __call__(self, *, refused: str | None = None) -> str:
-        return self._token
 
 
 class MicrosoftDriver(Driver[MicrosoftOptions]):
@@ -113,7 +103,7 @@ class MicrosoftDriver(Driver[MicrosoftOptions]):
         if self.options.mode == "graph":
             yield from graph_steps(self._graph, token, sender=self.sender, test_recipient=test_recipient)
             return
-        driver = self._smtp_driver(_Only(token))
+        driver = self._smtp_driver(FixedToken(token))
         try:
             yield from driver.check(test_recipient=test_recipient)
         finally:

@@ -83,6 +83,17 @@ class MemoryTokenStore:
             lock.release()
 
 
+class FixedToken:
+    """A TokenSource that has one token to give: for a check, which must not use another."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def __call__(self, *, refused: str | None = None) -> str:
+        """The token."""
+        return self._token
+
+
 class SharedTokens:
     """A TokenSource for one identity. Safe for threads, and for processes when the store is.
 
