@@ -28,7 +28,7 @@ from postier.schemas.errors import (
 
 _NUMBER = re.compile(r"AADSTS(\d{4,9})")
 _ERROR_NAME = re.compile(r"[a-z_]{1,40}")
-_GRAPH_NAME = re.compile(r"[A-Za-z_.]{1,80}")
+_GRAPH_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.]{1,79}")
 
 AWAY = frozenset({90006, 90024, 90033, 90090})
 THROTTLED = frozenset({90055, 50196})
@@ -150,7 +150,7 @@ def graph_refusal(answer: Answer, secrets: Sequence[str] = ()) -> DeliveryError:
     """The error for any answer of sendMail but 202."""
     name, words = _graph_words(answer, secrets)
     kind = _graph_kind(answer.status, name, words)
-    text = f"{name}: {words}" if words else name or f"Graph answered {answer.status}"
+    text = ": ".join(part for part in (name, words) if part) or f"Graph answered {answer.status}"
     if 200 <= answer.status < 300:
         text = f"Graph answered {answer.status} instead of 202: the mail was not sent"
     details: dict[str, Any] = {"code": answer.status, "stage": "http", "reply_class": _CLASSES[kind]}
