@@ -106,7 +106,7 @@ class ApiOptions(DriverOptions):
 class Known(NamedTuple):
     """One answer the provider documents: what is given must match, and says what it means.
 
-    `code` is the provider's own error code, `words` a part of its text in lower case.
+    `code` is the provider's own error code, `words` a part of its text, both in lower case.
     """
 
     cause: Cause
@@ -220,7 +220,7 @@ class ApiDriver(Driver[ApiOptionsT]):
         for known in self.errors:
             if (
                 known.status in (None, answer.status)
-                and known.code in (None, None if code is None else str(code))
+                and known.code in (None, None if code is None else str(code).lower())
                 and known.words in lowered
             ):
                 return _build(known.cause, text, answer)

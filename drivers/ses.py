@@ -68,23 +68,23 @@ class SesDriver(ApiDriver[SesOptions]):
     errors = (
         Known(_drained, words="daily message quota exceeded"),
         Known(_drained, words="daily sending quota exceeded"),
-        Known(RateLimited, code="TooManyRequestsException"),
-        Known(RateLimited, code="ThrottlingException"),
-        Known(RateLimited, code="Throttling"),
+        Known(RateLimited, code="toomanyrequestsexception"),
+        Known(RateLimited, code="throttlingexception"),
+        Known(RateLimited, code="throttling"),
         Known(RateLimited, words="maximum sending rate exceeded"),
-        Known(_drained, code="LimitExceededException"),
-        Known(SenderRefused, code="MessageRejected", words="not verified"),  # of the recipient too, in the sandbox
-        Known(SenderRefused, code="MessageRejected", words="sending paused"),
-        Known(EmailRefused, code="MessageRejected"),
-        Known(SenderRefused, code="MailFromDomainNotVerifiedException"),
-        Known(SenderRefused, code="SendingPausedException"),
-        Known(SenderRefused, code="AccountSuspendedException"),
-        Known(SenderRefused, code="NotFoundException"),  # the configuration set
-        Known(SenderRefused, code="AccessDeniedException"),  # the policy
-        Known(EmailRefused, code="BadRequestException"),
-        Known(TemporaryError, code="InternalFailure"),
-        Known(TemporaryError, code="InternalServiceErrorException"),
-        Known(TemporaryError, code="ServiceUnavailable"),
+        Known(_drained, code="limitexceededexception"),
+        Known(SenderRefused, code="messagerejected", words="not verified"),  # of the recipient too, in the sandbox
+        Known(SenderRefused, code="messagerejected", words="sending paused"),
+        Known(EmailRefused, code="messagerejected"),
+        Known(SenderRefused, code="mailfromdomainnotverifiedexception"),
+        Known(SenderRefused, code="sendingpausedexception"),
+        Known(SenderRefused, code="accountsuspendedexception"),
+        Known(SenderRefused, code="notfoundexception"),  # the configuration set
+        Known(SenderRefused, code="accessdeniedexception"),  # the policy
+        Known(EmailRefused, code="badrequestexception"),
+        Known(TemporaryError, code="internalfailure"),
+        Known(TemporaryError, code="internalserviceerrorexception"),
+        Known(TemporaryError, code="serviceunavailable"),
         Known(AuthenticationFailed, 401),
         Known(AuthenticationFailed, 403),  # UnrecognizedClient, InvalidSignature, ExpiredToken, OptInRequired, …
         Known(EmailRefused, 413),

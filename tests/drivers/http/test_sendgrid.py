@@ -22,7 +22,7 @@ from postier.schemas.errors import (
 from tests.drivers.http.contract import ApiContract, refused_with
 from tests.drivers.http.fake import SECRET, FakeApi, Reply, always, made, mail, receipt
 
-OPTIONS = {"api_key": SECRET}
+OPTIONS: dict[str, Any] = {"api_key": SECRET}
 ACCEPTED = Reply(202, b"", {"X-Message-Id": "14c5d75ce93.dfd.64b469"})
 
 
@@ -113,7 +113,9 @@ def test_a_packet_is_one_mail_per_recipient_and_none_to_the_sender() -> None:
         (said(401, "Authenticated user is not authorized to send mail"), AuthenticationFailed, {}),
         (said(403, "access forbidden"), AuthenticationFailed, {}),
         (
-            said(403, "The from address does not match a verified Sender Identity. Mail cannot be sent until …", "from"),
+            said(
+                403, "The from address does not match a verified Sender Identity. Mail cannot be sent until …", "from"
+            ),
             SenderRefused,
             {},
         ),

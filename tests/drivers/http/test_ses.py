@@ -23,7 +23,7 @@ from postier.schemas.errors import (
 from tests.drivers.http.contract import ApiContract, refused_with
 from tests.drivers.http.fake import SECRET, FakeApi, Reply, Request, always, failure, made, mail, receipt
 
-OPTIONS = {"region": "eu-west-1", "access_key": "AKIDEXAMPLE", "secret_key": SECRET}
+OPTIONS: dict[str, Any] = {"region": "eu-west-1", "access_key": "AKIDEXAMPLE", "secret_key": SECRET}
 ACCEPTED = Reply(200, {"MessageId": "0102018b-aaaa-bbbb-cccc-000000"})
 ACCOUNT = Reply(
     200,
