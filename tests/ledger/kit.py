@@ -12,7 +12,7 @@ import pytest
 from postier.ledger import store as store_module
 from postier.ledger.accounts import configure
 from postier.ledger.claims import Claims
-from postier.ledger.entries import Claimed, Entry, Handed, Reply, end, free, history, retry, sent
+from postier.ledger.entries import Claimed, Entry, Handed, Reply, end, free, history, park, retry, sent
 from postier.ledger.publish import Accepted, Admitted, Publisher
 from postier.ledger.queries import Queries, Status
 from postier.ledger.store import Store
@@ -91,6 +91,16 @@ def over(delivery: Claimed, state: str = "failed", cause: str = "email_refused")
     return end(delivery, Reply(554, "5.6.0", "no"), state=state, cause=cause, timeline=history(state))
 
 
+def freed(handed: Handed) -> Entry:
+    """The conversation is over."""
+    return free(handed.name, handed.account, "good")
+
+
+def parked(account: str, *, seconds: float) -> Entry:
+    """A wrong password stops the account."""
+    return park(account, state="parked", seconds=seconds, cause="authentication_failed", words="535 no")
+
+
 class Ledger:
     """A ledger as publishers and workers see it. `now` is frozen until `advance` moves it (microseconds)."""
 
@@ -102,6 +112,8 @@ class Ledger:
         self.now = store.now()
         self.advance(0)
         configure(store, accounts)
+        for name in accounts.accounts:  # accounts that have sent before: new ones begin with one mail at a time
+            store.redis.hset(store.key(f"account:{name}"), "proven", 1)
 
     def worker(self, name: str = "w1", *, lease: float = LEASE) -> Claims:
         return Claims(self.store, name, lease=lease, crash_limit=CRASHES, keep_sent=3600)
@@ -167,7 +179,7 @@ def take_one(worker: Claims) -> Claimed:
 def finish(worker: Claims, handed: list[Handed]) -> None:
     """Send everything of these conversations."""
     for conversation in handed:
-        worker.settle([*map(ok, conversation.deliveries), free(conversation.name, conversation.account)])
+        worker.settle([*map(ok, conversation.deliveries), freed(conversation)])
 
 
 def move_time_by_hand(patch: pytest.MonkeyPatch) -> None:

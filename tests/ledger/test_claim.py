@@ -8,16 +8,18 @@ from collections.abc import Callable
 
 import pytest
 
-from postier.ledger.entries import back, free, park
+from postier.ledger.entries import back
 from tests.ledger.kit import (
     LEASE,
     Ledger,
     all_of,
     data_change,
     finish,
+    freed,
     later,
     ok,
     over,
+    parked,
     reset_link,
     take,
     take_one,
@@ -112,7 +114,7 @@ def test_a_retry_is_due_when_it_said(ledger: Ledger) -> None:
     ledger.publish()
     worker = ledger.worker()
     _, handed = worker.claim(1, 1)
-    worker.settle([later(all_of(handed)[0], 0.4), free(handed[0].name, "main")])
+    worker.settle([later(all_of(handed)[0], 0.4), freed(handed[0])])
     assert worker.claim(1, 1)[0] == pytest.approx(0.4)
     ledger.advance(0.4)
     assert take_one(worker).attempt == 2
@@ -203,7 +205,7 @@ def test_a_parked_account_keeps_its_mail_while_others_flow(make_ledger: MakeLedg
     ledger.publish_many(3, "a")
     ledger.publish_many(3, "b")
     worker = ledger.worker()
-    worker.settle([park("a", seconds=600, cause="authentication_failed", words="535 no")])
+    worker.settle([parked("a", seconds=600)])
     assert {conversation.account for conversation in worker.claim(8, 16)[1]} == {"b"}
     account = ledger.queries.accounts()["a"]
     assert (account["state"], account["reason"], account["waiting_bulk"]) == ("parked", "authentication_failed", 3)
@@ -217,15 +219,15 @@ def test_a_parked_account_keeps_its_mail_while_others_flow(make_ledger: MakeLedg
 def test_the_first_mail_after_a_parking_is_a_single_probe(ledger: Ledger) -> None:
     ledger.publish_many(100, "main")
     worker = ledger.worker()
-    worker.settle([park("main", seconds=600, cause="authentication_failed", words="535 no")])
+    worker.settle([parked("main", seconds=600)])
     ledger.advance(601)
     handed = worker.claim(8, 16)[1]
     assert [len(conversation.deliveries) for conversation in handed] == [1]
     assert take(worker) == []
     worker.settle([
-        park("main", seconds=600, cause="authentication_failed", words="535 no"),
+        parked("main", seconds=600),
         later(all_of(handed)[0], 1, spend=False),
-        free(handed[0].name, "main"),
+        freed(handed[0]),
     ])  # fmt: skip
     assert take(worker) == []
     ledger.advance(601)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from postier.ledger.claims import Claims
-from postier.ledger.entries import Claimed, Entry, back, free, mark, park
+from postier.ledger.entries import Claimed, Entry, back, mark
 from postier.schemas.events import Event
 from tests.ledger.kit import (
     LEASE,
@@ -16,9 +16,11 @@ from tests.ledger.kit import (
     contact_form,
     data_change,
     finish,
+    freed,
     later,
     ok,
     over,
+    parked,
     reset_link,
     somebody,
     take,
@@ -248,7 +250,7 @@ def test_freeing_and_parking_twice_is_safe(ledger: Ledger) -> None:
     ledger.publish_many(2, "main")
     worker = ledger.worker()
     handed = worker.claim(1, 1)[1]
-    entries = [free(handed[0].name, "main"), park("main", seconds=60, cause="c", words="w")]
+    entries = [freed(handed[0]), parked("main", seconds=60)]
     assert worker.settle(entries) == [1, 1]
     assert worker.settle(entries) == [1, 0]
     assert ledger.queries.accounts()["main"]["conversations"] == 0
@@ -256,9 +258,9 @@ def test_freeing_and_parking_twice_is_safe(ledger: Ledger) -> None:
 
 def test_a_resumed_account_forgets_when_it_would_have_been_tried_again(ledger: Ledger) -> None:
     worker = ledger.worker()
-    worker.settle([park("main", seconds=60, cause="c", words="w")])
+    worker.settle([parked("main", seconds=60)])
     ledger.store.run("manage", ("resume", "main", "ops"))
-    worker.settle([park("main", seconds=0, cause="c", words="w")])
+    worker.settle([parked("main", seconds=0)])
     ledger.pass_time(worker, 120)
     assert ledger.queries.accounts()["main"]["state"] == "parked"
 

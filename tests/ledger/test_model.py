@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 
 from postier.ledger.claims import Claims
 from postier.ledger.embedded import EmbeddedServer
-from postier.ledger.entries import Claimed, Entry, Handed, back, free, mark
+from postier.ledger.entries import Claimed, Entry, Handed, back, mark
 from postier.ledger.store import Store
 from postier.settings.seal import Sealer
 from tests.ledger.kit import (
@@ -31,6 +31,7 @@ from tests.ledger.kit import (
     contact_form,
     data_change,
     finish,
+    freed,
     later,
     move_time_by_hand,
     ok,
@@ -170,7 +171,7 @@ class Lives(RuleBasedStateMachine):
         worker = self.workers[who]
         for conversation in list(worker.conversations):
             if not any(delivery.id in worker.held for delivery in conversation.deliveries):
-                worker.claims.settle([free(conversation.name, conversation.account)])
+                worker.claims.settle([freed(conversation)])
                 worker.conversations.remove(conversation)
 
     @rule(who=st.integers(0, 1))
@@ -320,7 +321,7 @@ def test_no_life_of_a_delivery_breaks_a_promise(
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         Lives,
         settings=settings(
-            max_examples=int(os.environ.get("POSTIER_TEST_LIVES", "100")),
+            max_examples=int(os.environ.get("POSTIER_TEST_LIVES", "60")),
             stateful_step_count=50,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -19,6 +19,7 @@ from tests.ledger.kit import (
     Ledger,
     contact_form,
     data_change,
+    freed,
     later,
     ok,
     registry,
@@ -231,7 +232,7 @@ def test_a_full_memory_still_drains(small: EmbeddedServer, sealer: Sealer) -> No
             for held in conversation.deliveries:
                 assert worker.settle([("mark", held.id, held.fence), ok(held)]) == [1, 1]
                 sent.append(held.id)
-            worker.settle([("free", conversation.name, conversation.account)])
+            worker.settle([freed(conversation)])
     assert sorted(sent) == sorted(ids)
     ledger.store.close()
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from postier.ledger.accounts import pace
 from postier.ledger.embedded import EmbeddedServer
-from postier.ledger.entries import back, free
+from postier.ledger.entries import Handed, back
 from postier.ledger.store import Store
 from postier.settings.seal import Sealer
-from tests.ledger.kit import Ledger, move_time_by_hand, ok, registry
+from tests.ledger.kit import Ledger, freed, move_time_by_hand, ok, registry
 
 _names = itertools.count(1)
 
@@ -54,7 +54,7 @@ looks = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(limits, looks)
 def test_no_window_holds_more_mails_than_its_limit(
     hand_clock: None, valkey: EmbeddedServer, sealer: Sealer, limits: dict[str, float], looks: list[tuple]
@@ -64,23 +64,23 @@ def test_no_window_holds_more_mails_than_its_limit(
     ledger.publish_many(400, "main")
     worker = ledger.worker(lease=300)
     left: list[int] = []
-    kept: list[tuple[int, object, str]] = []
+    kept: list[Handed] = []
     cap = limits.get("max_connections", 8)
     for pause, wanted, size, then in looks:
         ledger.advance(pause)
         for conversation in worker.claim(wanted, size)[1]:
             if then == "kept":
-                kept.append((ledger.now, conversation.deliveries, conversation.name))
+                kept.append(conversation)
                 continue
             if then == "sent":
                 left += [ledger.now] * len(conversation.deliveries)
                 entries = [ok(delivery) for delivery in conversation.deliveries]
             else:
                 entries = [back(delivery) for delivery in reversed(conversation.deliveries)]
-            worker.settle([*entries, free(conversation.name, "main")])
+            worker.settle([*entries, freed(conversation)])
         if len(kept) >= cap:  # late: what was kept goes back while others may have been handed out
-            for _, deliveries, name in kept:
-                worker.settle([*(back(delivery) for delivery in deliveries), free(name, "main")])  # type: ignore[attr-defined]
+            for late in kept:
+                worker.settle([*(back(delivery) for delivery in reversed(late.deliveries)), freed(late)])
             kept.clear()
     for name, window in (("per_second", 1.0), ("per_minute", 60.0)):
         if name in limits:
@@ -107,7 +107,7 @@ def test_a_steady_limit_is_used_nearly_whole(hand_clock: None, store: Store, sea
         wait, handed = worker.claim(8, 16)
         for conversation in handed:
             left += [ledger.now] * len(conversation.deliveries)
-            worker.settle([*map(ok, conversation.deliveries), free(conversation.name, "main")])
+            worker.settle([*map(ok, conversation.deliveries), freed(conversation)])
         ledger.advance(max(0.001, wait + 0.002))
     assert most_within(left, 1.0) <= 20
     assert len(left) >= 175
@@ -122,7 +122,7 @@ def test_both_rates_hold_over_several_workers(hand_clock: None, store: Store, se
         ledger.advance(0.1)
         for conversation in workers[step % 5].claim(8, 16)[1]:
             left += [ledger.now] * len(conversation.deliveries)
-            workers[step % 5].settle([*map(ok, conversation.deliveries), free(conversation.name, "main")])
+            workers[step % 5].settle([*map(ok, conversation.deliveries), freed(conversation)])
     assert most_within(left, 1.0) <= 10
     assert most_within(left, 60.0) <= 120
     assert len(left) >= 150
