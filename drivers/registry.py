@@ -17,6 +17,16 @@ ENTRY_POINTS = "postier.drivers"
 BUILT_IN: dict[str, str] = {
     "smtp": "postier.drivers.smtp:SmtpDriver",
     "provider": "postier.drivers.provider:ProviderDriver",
+    "brevo": "postier.drivers.brevo:BrevoDriver",
+    "mailgun": "postier.drivers.mailgun:MailgunDriver",
+    "mailjet": "postier.drivers.mailjet:MailjetDriver",
+    "postmark": "postier.drivers.postmark:PostmarkDriver",
+    "scaleway": "postier.drivers.scaleway:ScalewayDriver",
+    "sendgrid": "postier.drivers.sendgrid:SendgridDriver",
+    "ses": "postier.drivers.ses:SesDriver",
+    "file": "postier.drivers.maildir:MaildirDriver",
+    "memory": "postier.drivers.memory:MemoryDriver",
+    "null": "postier.drivers.null:NullDriver",
 }
 
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
