@@ -81,8 +81,9 @@ class Catcher:
 
     async def _hang_up(self) -> None:
         for session in list(self._sessions):
-            if session.transport is not None:
-                session.transport.close()
+            transport: Any = session.transport
+            if transport is not None:
+                transport.abort()
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()

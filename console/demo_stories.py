@@ -65,36 +65,37 @@ class Story:
 def stories(now: datetime | None = None) -> list[Story]:
     """All four kinds in both languages over the four accounts, as of now."""
     at = (now or datetime.now(UTC)).replace(microsecond=0)
-    nadia = Recipient(address="nadia@parents.example", name="Nadia Benali", locale="fr")
-    sam = Recipient(address="sam@parents.example", name="Sam Okafor", locale="en")
+    nadia, sam = person(at, "Nadia Benali", "fr"), person(at, "Sam Okafor", "en")
     return [
         Story(validation(at, nadia), HEALTHY, note="in French"),
         Story(validation(at, sam), HEALTHY, note="in English"),
-        Story(reset(at, Recipient(address="lea@parents.example", name="Léa Martin", locale="fr")), HEALTHY),
+        Story(reset(at, person(at, "Lea Martin", "fr")), HEALTHY),
         Story(change(at, nadia, sam), HEALTHY, note="two subscribers, each in their language"),
         Story(contact(at, "contact", "Is there an open day in March?"), HEALTHY, note="to the form's own address"),
         Story(
-            change(at, Recipient(address="filtered@parents.example", name="Tom Reed", locale="en")), HEALTHY, "failed",
+            change(at, person(at, "Filtered Mail", "en")), HEALTHY, "failed",
             "the content filter refuses it",
         ),
-        Story(change(at, *class_list()), THROTTLED, note="six subscribers at two a second"),
+        Story(change(at, *class_list(at)), THROTTLED, note="six subscribers at two a second"),
         Story(contact(at, "inscription", "Reste-t-il une place en CP ?"), THROTTLED, note="in French"),
         Story(reset(at, sam), WRONG_PASSWORD, "waits", "the server refuses its password"),
         Story(change(at, nadia), WRONG_PASSWORD, "waits", "behind the other one"),
         Story(
-            validation(at, Recipient(address="ines@parents.example", name="Inès Moreau", locale="fr")), BUSY_ONCE,
+            validation(at, person(at, "Ines Moreau", "fr")), BUSY_ONCE,
             "retried", "the server is busy at first",
         ),
     ]  # fmt: skip
 
 
-def class_list() -> list[Recipient]:
+def person(at: datetime, name: str, locale: Literal["en", "fr"]) -> Recipient:
+    """A recipient nobody wrote to before: cooldowns of an earlier start do not count."""
+    return Recipient(address=f"{name.split()[0].lower()}@parents-{at:%H%M%S}.example", name=name, locale=locale)
+
+
+def class_list(at: datetime) -> list[Recipient]:
     """Six subscribers, reading French and English in turn."""
     names = ("Claire Petit", "Tom Reed", "Amina Diallo", "Ann Lee", "Hugo Roux", "Joe Brown")
-    return [
-        Recipient(address=f"{name.split()[0].lower()}@parents.example", name=name, locale="en" if at % 2 else "fr")
-        for at, name in enumerate(names)
-    ]
+    return [person(at, name, "en" if number % 2 else "fr") for number, name in enumerate(names)]
 
 
 def validation(at: datetime, recipient: Recipient) -> AccountValidation:
@@ -136,10 +137,10 @@ def contact(at: datetime, form: str, subject: str) -> ContactForm:
 
 def samples(at: datetime) -> list[tuple[Event, str]]:
     """One event of each kind for the user to publish, with its account."""
-    alex = Recipient(address="alex@parents.example", name="Alex Durand", locale="fr")
+    alex, kim = person(at, "Alex Durand", "fr"), person(at, "Kim Wood", "en")
     return [
         (validation(at, alex), HEALTHY),
         (reset(at, alex), HEALTHY),
-        (change(at, alex, Recipient(address="kim@parents.example", name="Kim Wood", locale="en")), THROTTLED),
+        (change(at, alex, kim), THROTTLED),
         (contact(at, "contact", "When does the library open?"), HEALTHY),
     ]

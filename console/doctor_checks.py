@@ -22,6 +22,7 @@ Level = Literal["ok", "warn", "fail"]
 # Beyond this a link may be refused or sent by the wrong clock: times are judged here, leases by Redis.
 _SKEW_WARN, _SKEW_FAIL = 2.0, 30.0
 _WORKERS_SEEN = 5.0
+_STILL = ("parked", "paused", "needs_login")
 _BUSY = 0.75  # share of maxmemory at which publish answers busy
 
 
@@ -147,7 +148,7 @@ def _standing(store: Store) -> Finding:
     queries = Queries(store)
     counts, accounts = queries.counts(), queries.accounts()
     words = f"{counts['waiting']} waiting, {counts['in_hand']} in hand, {counts['failed']} failed"
-    still = sorted(name for name, facts in accounts.items() if facts.get("state") in ("parked", "paused"))
+    still = sorted(name for name, facts in accounts.items() if facts.get("state") in _STILL)
     if still:
         return Finding("deliveries", "warn", f"{words}; standing still: {', '.join(still)}", "`postier accounts list`.")
     return Finding("deliveries", "ok", words)

@@ -75,6 +75,8 @@ def account_in_words(name: str, facts: Mapping[str, Any]) -> str:
     if state == "paused":
         by = f" by {safe(facts['by'])}" if facts.get("by") else ""
         return f"account {safe(name)} is paused{by}"
+    if state == "needs_login":
+        return f"account {safe(name)} needs a new login by a person"
     if state == "parked":
         until = f", tried again at {moment(facts['until'])}" if facts.get("until") else ""
         return f"account {safe(name)} is parked: {cause_in_words(str(facts.get('reason', '')))}{until}"
@@ -97,7 +99,7 @@ def advice(status: Status, accounts: Accounts, command: str = "postier") -> str:
     match status.state:
         case "waiting" if account.get("state") == "paused":
             return f"{command} accounts resume {safe(status.account)}"
-        case "waiting" if account.get("state") == "parked":
+        case "waiting" if account.get("state") in ("parked", "needs_login"):
             name = safe(status.account)
             return f"{command} accounts check {name}, mend it, then {command} accounts resume {name}"
         case "failed" | "expired":

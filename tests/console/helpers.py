@@ -90,15 +90,16 @@ def end_all(store: Store, *, state: str = "failed", words: str = "no such user h
     """As a worker does: claim what is due and end it in `state`."""
     claims = Claims(store, "tester", lease=15, crash_limit=3, keep_sent=keep)
     ended = []
-    for handed in claims.claim(20, 20)[1]:
-        for delivery in handed.deliveries:
-            line = history(
-                state, attempt=delivery.attempt, cause="recipient_refused", code=550, enhanced="5.1.1", words=words
-            )
-            reply = Reply(550, "5.1.1", words)
-            claims.settle([end(delivery, reply, state=state, cause="recipient_refused", timeline=line)])
-            ended.append(delivery)
-        claims.settle([free(handed.name, handed.account)])
+    while handed := claims.claim(20, 20)[1]:
+        for conversation in handed:
+            for delivery in conversation.deliveries:
+                line = history(
+                    state, attempt=delivery.attempt, cause="recipient_refused", code=550, enhanced="5.1.1", words=words
+                )
+                reply = Reply(550, "5.1.1", words)
+                claims.settle([end(delivery, reply, state=state, cause="recipient_refused", timeline=line)])
+                ended.append(delivery)
+            claims.settle([free(conversation.name, conversation.account, "good")])
     return ended
 
 

@@ -25,7 +25,6 @@ def configured(own_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> I
     monkeypatch.delenv(ALLOW_VOLATILE, raising=False)
     store = Store(own_server.url, namespace="preflight")
     yield store
-    store.redis.config_set("appendonly", "yes")
     store.redis.config_set("appendfsync", "always")
     store.redis.config_set("maxmemory-policy", "noeviction")
     store.close()
@@ -60,15 +59,19 @@ def test_a_server_that_evicts_is_refused_whatever_is_allowed(
 
 
 def test_a_server_that_forgets_is_refused_unless_that_is_all_right(
-    configured: Store, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    configured.redis.config_set("appendonly", "no")
+    monkeypatch.delenv(ALLOW_VOLATILE, raising=False)
+    with EmbeddedServer(tmp_path) as server:
+        store = Store(server.url, namespace="preflight")
+        store.redis.config_set("appendonly", "no")
 
-    with pytest.raises(ConfigurationError, match="appendonly yes"):
-        check_redis(configured)
+        with pytest.raises(ConfigurationError, match="appendonly yes"):
+            check_redis(store)
 
-    monkeypatch.setenv(ALLOW_VOLATILE, "1")
-    assert check_redis(configured).level == "memory"
+        monkeypatch.setenv(ALLOW_VOLATILE, "1")
+        assert check_redis(store).level == "memory"
+        store.close()
 
 
 def test_a_server_that_forbids_config_and_info_is_accepted_with_a_doubt(

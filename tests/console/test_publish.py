@@ -21,7 +21,9 @@ def test_each_line_gets_its_answer_in_order_and_refusals_make_exit_3(
 ) -> None:
     elsewhere = reset_link()
     elsewhere["data"]["action_url"] = "https://evil.example/"
-    file = write_lines(tmp_path / "events.jsonl", reset_link(id="one"), "", "  ", elsewhere, "{no json", reset_link())
+    file = write_lines(
+        tmp_path / "events.jsonl", reset_link(id="one"), "", "  ", elsewhere, "{no json", reset_link("last@example.org")
+    )
 
     answer = postier("publish", file)
 
