@@ -124,8 +124,8 @@ def exchange(
             before_body()
         return _finish(connection, wire, body, limits)
     finally:
-        wire.close()
         connection.close()
+        wire.drop()
 
 
 def _finish(connection: http.client.HTTPConnection, wire: _Wire, body: bytes, limits: Limits) -> Answer:
@@ -237,6 +237,9 @@ class _Wire:
         return count
 
     def close(self) -> None:
+        """`http.client` closes as soon as it has the headers; what is left to read needs the socket."""
+
+    def drop(self) -> None:
         if self._sock is not None:
             self._sock.close()
             self._sock = None

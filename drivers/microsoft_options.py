@@ -154,8 +154,8 @@ class MicrosoftOptions(DriverOptions):
             raise ValueError("private_key: missing, though a certificate is set")
         if self.tenant_id in _EVERYBODYS and not self.delegated:
             raise ValueError(f"tenant_id: {self.tenant_id!r} goes with delegated only; an app needs its own directory")
-        if self.certificate:
-            certificate_end(self.certificate)
+        if self.private_key:
+            _check_key(self.private_key, self.private_key_password, self.certificate)
         return self
 
     @property
@@ -202,6 +202,25 @@ def certificate_end(pem: str) -> date:
         return x509.load_pem_x509_certificate(pem.encode()).not_valid_after_utc.date()
     except ValueError:
         raise ValueError("certificate: not a certificate in PEM form") from None
+
+
+def _check_key(key: SecretStr, password: SecretStr | None, certificate: str | None) -> None:
+    """Raises ValueError unless the key opens and is the certificate's."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric import rsa
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        word = password.get_secret_value().encode() if password else None
+        opened = load_pem_private_key(key.get_secret_value().encode(), word)
+    except Exception:  # cryptography raises several kinds, whose texts may speak of the key
+        opened = None
+    if not isinstance(opened, rsa.RSAPrivateKey):
+        raise ValueError("private_key: not an RSA key in PEM form, or private_key_password does not open it")
+    if certificate:
+        certificate_end(certificate)
+        if x509.load_pem_x509_certificate(certificate.encode()).public_key() != opened.public_key():
+            raise ValueError("certificate: belongs to another private_key")
 
 
 def known_hosts() -> frozenset[str]:

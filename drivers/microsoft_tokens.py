@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any
 
 from postier.drivers.base import TokenStore
 from postier.drivers.https_wire import Resolve, system_resolver
@@ -83,7 +83,7 @@ class EntraLogin:
             except DeliveryError:
                 raise
             except Exception as error:  # the library's own; its text may quote what it was given
-                self._translate(error)
+                raise oauth_unavailable(f"the login failed with {type(error).__name__}") from None
 
     def begin_device_flow(self) -> dict[str, Any]:
         """Ask for a code that a person types in. Raises as `fetch`."""
@@ -93,7 +93,7 @@ class EntraLogin:
             except DeliveryError:
                 raise
             except Exception as error:
-                self._translate(error)
+                raise oauth_unavailable(f"the login failed with {type(error).__name__}") from None
         if "user_code" not in flow or "device_code" not in flow:
             raise token_refusal(flow)
         return flow
@@ -111,7 +111,7 @@ class EntraLogin:
             except DeliveryError:
                 raise
             except Exception as error:
-                self._translate(error)
+                raise oauth_unavailable(f"the login failed with {type(error).__name__}") from None
 
     def _fetch_as_app(self) -> Grant:
         app = self._application()
@@ -183,13 +183,6 @@ class EntraLogin:
         return Grant.lasting(
             str(result["access_token"]), life, now, refresh_in=max(float(due) - now, 0.0) if due else None, state=state
         )
-
-    def _translate(self, error: Exception) -> NoReturn:
-        if isinstance(error, ValueError) and self._options.private_key and self._app is None:
-            raise login_refused(
-                "the private key cannot be used: check private_key, its password and the certificate"
-            ) from None
-        raise oauth_unavailable(f"the login failed with {type(error).__name__}") from None
 
 
 @dataclass(frozen=True, slots=True)

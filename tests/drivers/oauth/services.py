@@ -82,6 +82,7 @@ class Graph:
         self.refused: set[str] = set()
         self.answers: list[Reply] = []
         self.always: Reply | None = None
+        self.echoes = False
         self.web = Web(context, self._answer)
 
     @property
@@ -94,6 +95,8 @@ class Graph:
             return self.answers.pop(0)
         if self.always is not None:
             return self.always
+        if self.echoes:
+            return graph_error(403, "canary", f"{request.headers}")
         if request.headers["authorization"].removeprefix("Bearer ") in self.refused:
             return graph_error(401, "InvalidAuthenticationToken", "Access token has expired or is not yet valid.")
         try:

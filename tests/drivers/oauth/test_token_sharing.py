@@ -155,7 +155,7 @@ def test_two_processes_of_fifty_sends_make_one_token_request(
     ]
     try:
         for process in processes:
-            assert process.stdin and process.stdout
+            assert process.stdin
             process.stdin.write(json.dumps(given) + "\n")
             process.stdin.flush()
         assert [process.stdout.readline() for process in processes if process.stdout] == ["ready\n"] * 2
@@ -441,7 +441,10 @@ def test_a_stored_entry_that_makes_no_sense_is_replaced(token_store: SealedToken
 
 
 def test_msal_is_not_imported_before_a_token_is_needed() -> None:
-    script = "import sys, postier.drivers.microsoft, postier.drivers.google; print('msal' in sys.modules, 'requests' in sys.modules)"
+    script = (
+        "import sys, postier.drivers.microsoft, postier.drivers.google; "
+        "print('msal' in sys.modules, 'requests' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30)
 
     assert done.stdout.split() == ["False", "False"]
