@@ -27,6 +27,7 @@ from pydantic import AfterValidator, Field, SecretStr, field_validator, model_va
 
 from postier.drivers.base import CheckStep, Driver, DriverOptions, Ports
 from postier.drivers.egress import Resolver, public_only_resolver
+from postier.drivers.http_check import check_steps
 from postier.drivers.http_wire import Call, Dialler, anywhere, transport
 from postier.drivers.replies import ReplyClass, classify
 from postier.drivers.smtp_words import safe_words, wished_wait
@@ -69,8 +70,9 @@ class ApiOptions(DriverOptions):
 
     `timeout` is seconds for the whole call, connecting included. `base_url` replaces the provider's own address and
     then passes the egress guard: `https`, or `http` to a loopback host that `allow_hosts` names. `allow_hosts` opens
-    the guard (hosts, addresses, networks, each with an optional `:port`); a resolver handed in through the ports goes
-    before it. `ca_file` replaces the system's authorities.
+    the guard, which else lets public hosts through on mail ports alone: a host on 443 must be named there (hosts,
+    addresses, networks, each with an optional `:port`). A resolver handed in through the ports goes before it.
+    `ca_file` replaces the system's authorities.
     """
 
     timeout: float = Field(default=30.0, gt=0, le=600)
@@ -161,10 +163,10 @@ class ApiDriver(Driver[ApiOptionsT]):
         raise NotImplementedError
 
     def check(self, *, test_recipient: str | None = None) -> Iterator[CheckStep]:
-        """Resolve, connect, TLS, login and, when asked for, a test mail; on fresh connections."""
-        from postier.drivers.http_check import check_steps
-
-        return check_steps(self, test_recipient=test_recipient)
+        """Resolve, connect, TLS, login and, when asked for, a test mail; on connections of its own."""
+        return check_steps(
+            type(self)(self.options, sender=self.sender, ports=self.ports), test_recipient=test_recipient
+        )
 
     def close(self) -> None:
         """Close the idle connections. Calling twice is safe."""

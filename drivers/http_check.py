@@ -7,15 +7,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import format_datetime, make_msgid
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from postier.drivers.base import CheckStep
-from postier.drivers.http_api import ApiDriver
 from postier.drivers.http_wire import Stream
 from postier.drivers.replies import advice, classify
 from postier.schemas.email import Email, Mailbox
 from postier.schemas.errors import ConfigurationError, DeliveryError, SenderRefused
+
+if TYPE_CHECKING:
+    from postier.drivers.http_api import ApiDriver
 
 Step = Literal["resolve", "connect", "tls", "login", "test_mail"]
 Work = Callable[[], tuple[str, Mapping[str, str]]]
@@ -30,7 +32,7 @@ _ADVICE: dict[str, str] = {
 
 
 def check_steps(driver: ApiDriver[Any], *, test_recipient: str | None) -> Iterator[CheckStep]:
-    """Yield each step as it ends; the first failed one is the last. Connections are closed whatever happens."""
+    """Yield each step as it ends; the first failed one is the last. Closes `driver`, which must be nobody else's."""
     check = _Check(driver)
     steps: list[tuple[Step, Work]] = [("resolve", check.resolve), ("connect", check.connect)]
     if urlsplit(driver.base).scheme == "https":
@@ -39,7 +41,6 @@ def check_steps(driver: ApiDriver[Any], *, test_recipient: str | None) -> Iterat
     if test_recipient is not None:
         recipient = test_recipient
         steps.append(("test_mail", lambda: check.send_test(recipient)))
-    driver.close()
     try:
         for name, work in steps:
             told = _step(name, work)

@@ -63,7 +63,7 @@ class PostmarkDriver(ApiDriver[PostmarkOptions]):
         Known(AuthenticationFailed, 401),
         Known(AuthenticationFailed, code="10"),  # bad or missing token
         Known(TemporaryError, code="100"),  # maintenance
-        Known(crowded, code="300", words="recipients"),  # at most 50
+        Known(crowded, code="300", words="maximum of"),  # 50 recipients
         Known(SenderRefused, code="300", words="'from'"),
         Known(RecipientRefused, code="300", words="'to'"),
         Known(RecipientRefused, code="300", words="'bcc'"),

@@ -25,6 +25,7 @@ an unknown outcome. Internationalised addresses are refused here: Scaleway takes
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from email.utils import formataddr
 from functools import partial
@@ -45,6 +46,9 @@ from postier.schemas.errors import (
     TemporaryError,
 )
 from postier.schemas.receipt import Receipt
+
+_TELLING = ("argument_name", "reason", "help_message", "resource")
+_ROOT = re.compile(r"[a-z_]+")  # "to" of "to", "to.email" or "to[0]"
 
 
 class ScalewayOptions(ApiOptions):
@@ -69,11 +73,13 @@ class ScalewayDriver(ApiDriver[ScalewayOptions]):
         Known(SenderRefused, code="precondition_failed"),  # the domain is not checked yet
         Known(TemporaryError, code="transient_state"),
         Known(TemporaryError, code="resource_locked"),
-        Known(SenderRefused, code="invalid_arguments", words="from"),
-        Known(SenderRefused, code="invalid_arguments", words="project_id"),
-        Known(crowded, code="invalid_arguments", words="recipients"),
-        Known(RecipientRefused, code="invalid_arguments", words="to format"),
-        Known(RecipientRefused, code="invalid_arguments", words="bcc format"),
+        Known(SenderRefused, code="invalid_arguments.from"),
+        Known(SenderRefused, code="invalid_arguments.project_id"),
+        Known(SenderRefused, code="invalid_arguments.region"),
+        Known(crowded, code="invalid_arguments.to", words="recipients"),
+        Known(crowded, code="invalid_arguments.bcc", words="recipients"),
+        Known(RecipientRefused, code="invalid_arguments.to", words="format"),
+        Known(RecipientRefused, code="invalid_arguments.bcc", words="format"),
         Known(EmailRefused, 400),
         Known(RateLimited, 429),
     )
@@ -122,13 +128,14 @@ class ScalewayDriver(ApiDriver[ScalewayOptions]):
     def _refused(self, answer: Answer) -> DeliveryError:
         reply = answer.json()
         details = reply.get("details")
-        named = [
-            " ".join(str(row[key]) for key in ("argument_name", "reason", "help_message", "resource") if row.get(key))
-            for row in (details if isinstance(details, list) else ())
-            if isinstance(row, dict)
-        ]
-        words = [str(reply.get("message", "")), *named[:3], str(reply.get("help_message", ""))]
-        return self._refusal(answer, ": ".join(filter(None, words)), reply.get("type"))
+        rows = [row for row in details if isinstance(row, dict)] if isinstance(details, list) else []
+        named = [" ".join(str(row[key]) for key in _TELLING if row.get(key)) for row in rows[:3]]
+        words = [str(reply.get("message", "")), *named, str(reply.get("help_message", ""))]
+        kind = str(reply.get("type", ""))
+        if kind == "invalid_arguments" and rows:
+            root = _ROOT.match(str(rows[0].get("argument_name", "")))
+            kind += f".{root.group()}" if root else ""
+        return self._refusal(answer, ": ".join(filter(None, words)), kind)
 
 
 def _person(mailbox: Mailbox) -> dict[str, str]:

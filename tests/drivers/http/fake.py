@@ -135,7 +135,7 @@ class FakeApi(ThreadingHTTPServer):
         self.requests: list[Request] = []
         self.connections = 0
         self.stopping = threading.Event()
-        self._open: set[socket.socket] = set()
+        self.open_sockets: set[socket.socket] = set()
         super().__init__(("127.0.0.1", 0), Handler)
         self.port: int = self.server_address[1]
         self._thread = threading.Thread(target=self.serve_forever, args=(0.01,))
@@ -164,11 +164,11 @@ class FakeApi(ThreadingHTTPServer):
         request.settimeout(10)
         with contextlib.suppress(OSError):
             sock = request if self.clear else self.context.wrap_socket(request, server_side=True)
-            self._open.add(sock)
+            self.open_sockets.add(sock)
             try:
                 super().finish_request(sock, client_address)
             finally:
-                self._open.discard(sock)
+                self.open_sockets.discard(sock)
                 with contextlib.suppress(OSError):
                     sock.shutdown(socket.SHUT_RDWR)
                 sock.close()
@@ -183,7 +183,7 @@ class FakeApi(ThreadingHTTPServer):
     def __exit__(self, *_: Any) -> None:
         self.stopping.set()
         self.shutdown()
-        for sock in list(self._open):
+        for sock in list(self.open_sockets):
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
         self.server_close()

@@ -47,8 +47,8 @@ def said(status: int, kind: str, message: str, **more: Any) -> Reply:
     return Reply(status, {"type": kind, "message": message, **more})
 
 
-def wrong(argument: str, reason: str = "format") -> Reply:
-    details = [{"argument_name": argument, "reason": reason, "help_message": "must be valid"}]
+def wrong(argument: str, reason: str = "format", help_message: str = "must be valid") -> Reply:
+    details = [{"argument_name": argument, "reason": reason, "help_message": help_message}]
     return said(400, "invalid_arguments", "invalid argument(s)", details=details)
 
 
@@ -137,7 +137,9 @@ def test_an_internationalised_address_is_refused_before_anything_leaves() -> Non
         (wrong("project_id"), SenderRefused, {}),
         (wrong("to"), RecipientRefused, {"suppress": False}),
         (wrong("bcc"), RecipientRefused, {}),
-        (wrong("recipients", "constraint"), RateLimited, {"too_many_recipients": True}),
+        (wrong("to[0].email"), RecipientRefused, {}),
+        (wrong("reply_to"), EmailRefused, {}),
+        (wrong("bcc", "constraint", "at most 10 recipients"), RateLimited, {"too_many_recipients": True}),
         (wrong("subject", "constraint"), EmailRefused, {}),
         (said(429, "too_many_requests", "too many requests"), RateLimited, {}),
         (said(500, "internal", "internal error"), TemporaryError, {}),
