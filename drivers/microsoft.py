@@ -27,7 +27,8 @@ from __future__ import annotations
 
 import ssl
 import threading
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import date
 
@@ -113,11 +114,14 @@ class MicrosoftDriver(Driver[MicrosoftOptions]):
         """Sentences for a person about a secret or certificate that ends within 30 days."""
         return self.options.warnings(today)
 
-    def device_login(self) -> DeviceLogin:
-        """A person's login, kept in the token store. Raises ConfigurationError unless the account is delegated."""
+    def device_login(self, *, clock: Callable[[], float] = time.time) -> DeviceLogin:
+        """A person's login, kept in the token store. Raises ConfigurationError unless the account is delegated.
+
+        `clock` is seconds since 1970.
+        """
         if not self.options.delegated:
             raise ConfigurationError("delegated: not set: this account logs in as an app, no person is needed")
-        return DeviceLogin(self._login, self.tokens)
+        return DeviceLogin(self._login, self.tokens, clock)
 
     def close(self) -> None:
         """Close idle SMTP sessions. Calling twice is safe."""

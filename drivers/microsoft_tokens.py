@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import ssl
 import threading
 import time
@@ -96,6 +97,7 @@ class EntraLogin:
                 raise oauth_unavailable(f"the login failed with {type(error).__name__}") from None
         if "user_code" not in flow or "device_code" not in flow:
             raise token_refusal(flow)
+        flow["interval"] = min(max(flow["interval"], 1), 300)  # with 0 msal would never come back
         return flow
 
     def poll_device_flow(self, flow: dict[str, Any]) -> Grant | None:
@@ -134,8 +136,7 @@ class EntraLogin:
         return self._grant(result, self._cache.serialize())
 
     def _fetch_managed(self, identity: str) -> Grant:
-        import msal
-
+        msal = _msal()
         http = TokenHttp(None, resolve=_dictated, context=None)
         http.begin()
         chosen = (
@@ -149,8 +150,7 @@ class EntraLogin:
 
     def _application(self) -> Any:
         """The msal application. Making one asks the authority for its endpoints, once."""
-        import msal
-
+        msal = _msal()
         options = self._options
         if self._http is None:
             self._http = TokenHttp(options.cloud.authority, resolve=self._resolve, context=self._context())
@@ -254,6 +254,15 @@ class _Discovery:
         if answer.status_code >= 400:
             raise token_refusal(json.loads(answer.text or "{}"), answer.status_code)
         return answer
+
+
+def _msal() -> Any:
+    """msal, imported when first needed: it costs a third of a second."""
+    import msal
+
+    # At DEBUG its cache logs each token request, with a device code in it.
+    logging.getLogger("msal.token_cache").setLevel(logging.INFO)
+    return msal
 
 
 def _credential(options: MicrosoftOptions) -> Any:
