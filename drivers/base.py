@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import ClassVar, Generic, Literal, Protocol, TypeVar
 
@@ -63,7 +63,8 @@ class Ports:
     preference; it raises Unreachable for a host that does not resolve and SenderRefused for one the egress guard
     forbids. `clock` is monotonic seconds. `idle_sessions` is how many idle connections this process may keep for the
     account. `tokens` is where an OAuth2 login gets its access tokens. `token_store` is where a driver that fetches its
-    own tokens shares them; without one they stay in this process.
+    own tokens shares them; without one they stay in this process. `logins()` is entered around every login; it raises
+    a DeliveryError when none may be tried now.
     """
 
     resolve: Callable[[str, int], list[tuple[str, int]]] | None = None
@@ -71,6 +72,7 @@ class Ports:
     idle_sessions: int = 4
     tokens: TokenSource | None = None
     token_store: TokenStore | None = None
+    logins: Callable[[], AbstractContextManager[object]] = nullcontext
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,7 +173,9 @@ def dial(
             stage = "ehlo"
             hello(session)
         stage = "auth"
-        log_in(session, ports.tokens)
+        if options.logs_in:
+            with ports.logins():
+                log_in(session, ports.tokens)
     except WireBroken as error:
         session.drop()
         text = f"tls_unavailable: {error}" if stage == "starttls" else str(error)

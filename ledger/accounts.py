@@ -6,10 +6,12 @@ import hashlib
 import math
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 from postier.ledger.store import Argument, Store, translated
-from postier.schemas.account import Account, Registry
+from postier.schemas.account import Account, Limits, Registry
 
 # Mail leaves a little after its permit was given, and the claim script makes up for half of this share of the window:
 # the other half keeps late mails from adding up to an excess.
@@ -28,26 +30,62 @@ def pace(limit: float, window: float) -> tuple[int, int]:
     return max(1, math.ceil(interval * 1_000_000)), burst
 
 
-def _limits(account: Account) -> Iterable[Argument]:
-    yield account.name
-    yield account.limits.max_connections
-    for limit, window in ((account.limits.per_second, 1.0), (account.limits.per_minute, 60.0)):
-        if limit is None:
-            yield from ("", "")
-        else:
-            yield from pace(limit, window)
+def _day_end(limits: Limits, now: datetime) -> datetime:
+    """When the day that `now` is in ends for these limits."""
+    hour, minute = map(int, limits.day_resets_at.split(":"))
+    local = now.astimezone(ZoneInfo(limits.timezone))
+    end = local.replace(hour=hour, minute=minute, second=0, microsecond=0, fold=0)
+    if end <= local:
+        tomorrow = local.date() + timedelta(days=1)
+        end = end.replace(year=tomorrow.year, month=tomorrow.month, day=tomorrow.day)
+    return end
 
 
-def configure(store: Store, registry: Registry) -> bool:
-    """Make the ledger know these accounts and tenants (without their options). Returns whether that was news.
+def _fields(account: Account, credential: str | None, now: datetime) -> dict[str, Argument]:
+    limits = account.limits
+    fields: dict[str, Argument] = {
+        "cap": limits.max_connections,
+        "max_given": limits.max_recipients,
+        "hour_limit": limits.per_hour or "",
+        "day_limit": limits.per_day or "",
+        "day_end": int(_day_end(limits, now).timestamp() * 1e6) if limits.per_day else "",
+        "counts": "r" if limits.counts == "recipients" else "m",
+        "fallback": account.fallback or "",
+        "overflow": account.overflow if account.fallback else "",
+    }
+    for rule, limit, window in (("second", limits.per_second, 1.0), ("minute", limits.per_minute, 60.0)):
+        interval, burst = pace(limit, window) if limit is not None else ("", "")
+        fields[f"{rule}_t"], fields[f"{rule}_b"] = interval, burst
+    if credential is not None:
+        fields["credential"] = credential
+    return fields
 
-    Accounts' states and running counts are kept; repeating is safe. Raises LedgerUnavailable.
+
+def configure(
+    store: Store, registry: Registry, *, credentials: Mapping[str, str] | None = None, public: bool = True
+) -> list[str]:
+    """Make the ledger know these accounts and tenants (without their options), and when their quotas start anew.
+
+    `credentials` names, by account, the secrets it logs in with (a keyed fingerprint): an account that waits for a
+    better one is tried again when it changes. States and counts are kept; repeating is safe, and wanted once a minute.
+    Returns the accounts whose credential changed. Raises LedgerUnavailable.
     """
-    text = public_text(registry)
+    text = public_text(registry) if public else ""
     args: list[Argument] = [text, hashlib.sha256(text.encode()).hexdigest(), len(registry.accounts)]
+    now = datetime.fromtimestamp(store.now() / 1e6, UTC)
     for account in registry.accounts.values():
-        args.extend(_limits(account))
-    return bool(store.run("configure", args))
+        fields = _fields(account, (credentials or {}).get(account.name), now)
+        args.extend((account.name, len(fields)))
+        for field, value in fields.items():
+            args.extend((field, value))
+    return [name.decode() for name in store.run("configure", args)]
+
+
+def account_state(store: Store, name: str) -> str:
+    """The account's state: ready, parked, paused, needs_login; empty when the ledger does not know it."""
+    with translated():
+        state = store.redis.hget(store.key(f"account:{name}"), "state")
+    return state.decode() if state else ""
 
 
 def public_text(registry: Registry) -> str:

@@ -14,13 +14,17 @@ _HOUSEKEEPING = 100
 class Claims:
     """One worker's view of the ledger. Methods raise LedgerUnavailable and may then be called again safely.
 
-    `lease` is in seconds; what is not renewed within it goes to another worker.
+    `lease` is in seconds; what is not renewed within it goes to another worker. `threads` is what this worker brings to
+    the fleet: one account gets half of all threads at most, all accounts in trouble together a quarter.
     """
 
-    def __init__(self, store: Store, worker: str, *, lease: float, crash_limit: int, keep_sent: int) -> None:
+    def __init__(
+        self, store: Store, worker: str, *, lease: float, crash_limit: int, keep_sent: int, threads: int = 1
+    ) -> None:
         self.store = store
         self.worker = worker
         self.lease = lease
+        self._threads = threads
         self._crash_limit = crash_limit
         self._keep_sent = keep_sent
         self._names = itertools.count(1)
@@ -49,5 +53,7 @@ class Claims:
         """Keep (account, conversation) slots and deliveries for another lease; returns the ids held no longer."""
         slots = [value for pair in conversations for value in pair]
         ids = [value for delivery in held for value in (delivery.id, delivery.fence)]
-        lost = self.store.run("renew", (int(self.lease * 1e6), len(slots) // 2, *slots, *ids))
+        lost = self.store.run(
+            "renew", (int(self.lease * 1e6), self.worker, self._threads, len(slots) // 2, *slots, *ids)
+        )
         return {value.decode() for value in lost}

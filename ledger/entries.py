@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from postier.ledger.store import Argument
+from postier.settings.logs import redact
 
 Entry = tuple[Argument, ...]
 
 OK, STALE, SUPERSEDED = 1, 0, 2
+PARKED, RECOVERED = 2, 3
 
 _WORDS = 300
 
@@ -38,6 +40,7 @@ class Claimed:
     payload: bytes = field(repr=False)
     recipient: str
     urgent: bool
+    packet: str
 
     @classmethod
     def read(cls, row: Sequence[Any]) -> Claimed:
@@ -47,6 +50,7 @@ class Claimed:
         return cls(
             row[0].decode(), row[1], row[2], row[3], tenant, kind, int(version), event, message_id, int(deadline),
             int(accepted_at), on_unknown, row[12], row[13].decode("utf-8", "replace"), row[14] == b"u",
+            row[15].decode(),
         )  # fmt: skip
 
 
@@ -72,12 +76,14 @@ class Reply(NamedTuple):
     words: str = ""
 
     def arguments(self) -> tuple[Argument, Argument, Argument]:
-        """As the settle script takes it."""
-        return self.code or "", self.enhanced or "", self.words[:_WORDS]
+        """As the settle script takes it. Servers quote addresses and links back; those stay out of the ledger."""
+        return self.code or "", self.enhanced or "", redact(self.words)[:_WORDS]
 
 
 def history(what: str, **facts: Any) -> str:
-    """One line of a delivery's timeline; empty facts are left out."""
+    """One line of a delivery's timeline; empty facts are left out, addresses and links in `words` masked."""
+    if facts.get("words"):
+        facts["words"] = redact(facts["words"])[:_WORDS]
     return json.dumps({"what": what, **{key: value for key, value in facts.items() if value not in (None, "")}})
 
 
@@ -104,19 +110,37 @@ def end(delivery: Claimed, reply: Reply, *, state: str, cause: str, timeline: st
     return ("end", delivery.id, delivery.fence, state, cause, *reply.arguments(), timeline)
 
 
-def back(delivery: Claimed) -> Entry:
-    """Never started: to the head of its lane, permit and attempt returned."""
-    return ("back", delivery.id, delivery.fence)
+def back(delivery: Claimed, *, refund: bool = True) -> Entry:
+    """Never started: to the head of its lane, attempt returned, and the permit unless another delivery returns it."""
+    return ("back", delivery.id, delivery.fence, int(refund))
 
 
-def free(conversation: str, account: str) -> Entry:
-    """The conversation is over, its slot is free."""
-    return ("free", conversation, account)
+def free(conversation: str, account: str, verdict: Literal["good", "bad", "none"], words: str = "") -> Entry:
+    """The conversation is over: `good` when the server answered, `bad` when it could not be reached, else `none`.
+
+    Answered with PARKED when the account's breaker opened, with RECOVERED when it proved well again.
+    """
+    return ("free", conversation, account, verdict, words[:_WORDS])
 
 
-def park(account: str, *, seconds: float, cause: str, words: str) -> Entry:
-    """The account stops and keeps its mail, for `seconds` or (0) until a person resumes it."""
-    return ("park", account, "", int(seconds * 1e6), cause, words[:_WORDS])
+def park(account: str, *, state: Literal["parked", "needs_login"], seconds: float, cause: str, words: str) -> Entry:
+    """The account stops and keeps its mail, for `seconds` or (0) until a person or a new credential wakes it."""
+    return ("park", account, state, int(seconds * 1e6), cause, redact(words)[:_WORDS])
+
+
+def slow(account: str, *, seconds: float) -> Entry:
+    """The provider wants less: half the pace, and nothing for `seconds`."""
+    return ("slow", account, "", int(seconds * 1e6))
+
+
+def split(account: str, *, recipients: int) -> Entry:
+    """The provider takes fewer than `recipients` in a mail."""
+    return ("split", account, "", recipients)
+
+
+def stall(account: str) -> Entry:
+    """A conversation with the account hangs: none else should begin meanwhile."""
+    return ("stall", account, "")
 
 
 def flatten(entries: Iterable[Entry]) -> list[Argument]:

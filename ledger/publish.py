@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
 
 from postier.ledger.payload import Payload, seal_payload
 from postier.ledger.store import Argument, Store
-from postier.schemas.account import Account, Registry
+from postier.schemas.account import Account, Form, Registry, Tenant
 from postier.schemas.address import address_key, mask_address
 from postier.schemas.edge import admit
 from postier.schemas.envelope import Envelope, new_event_id
@@ -19,12 +21,28 @@ from postier.settings.seal import Sealer
 
 
 @dataclass(frozen=True, slots=True)
+class Allowance:
+    """At most `most` events of this `key` in `seconds`; `field` and `reason` say it to the producer of one too many.
+
+    The key may end in the recipient's keyed fingerprint: `per_recipient`.
+    """
+
+    key: str
+    most: int
+    seconds: int
+    field: str
+    reason: str
+    per_recipient: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Admitted:
     """An event that passed the hard edge, with its recipients and the account it leaves by."""
 
     envelope: Envelope
     recipients: tuple[Recipient, ...]
     account: Account
+    allowances: tuple[Allowance, ...] = ()
 
 
 def admit_and_route(envelope: Envelope, registry: Registry) -> Admitted:
@@ -40,7 +58,23 @@ def admit_and_route(envelope: Envelope, registry: Registry) -> Admitted:
         )
     except LookupError as error:
         raise InvalidEvent(str(error), field="account", code="no_account") from None
-    return Admitted(envelope, recipients, account)
+    return Admitted(
+        envelope, recipients, account, tuple(_allowances(envelope, registry.tenants[envelope.tenant], form))
+    )
+
+
+def _allowances(envelope: Envelope, tenant: Tenant, form: Form | None) -> Iterator[Allowance]:
+    seconds = tenant.cooldowns.get(envelope.kind, int((envelope.data.cooldown or timedelta()).total_seconds()))
+    if seconds > 0 and envelope.data.cooldown is not None:
+        reason = f"this recipient was sent a mail of this kind less than {seconds} seconds ago"
+        key = f"cooldown:{tenant.name}:{envelope.kind}:{envelope.data.cooldown_key()}"
+        yield Allowance(key, 1, seconds, "data.recipient", reason, per_recipient=True)
+    if form is not None:
+        reason = f"this form may send {form.per_hour} messages an hour"
+        key = f"form:{tenant.name}:{envelope.data.form()}"
+        yield Allowance(key, form.per_hour, 3600, "data.form_id", reason)
+        reason = f"this tenant's forms may send {tenant.contact_per_hour} messages an hour"
+        yield Allowance(f"forms:{tenant.name}", tenant.contact_per_hour, 3600, "tenant", reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +103,7 @@ class Publisher:
         self._sealer = sealer
         self._keep_keys = keep_keys
 
-    def publish(self, events: Sequence[Admitted]) -> list[Accepted | IdempotencyConflict | LedgerUnavailable]:
+    def publish(self, events: Sequence[Admitted]) -> list[Accepted | InvalidEvent | LedgerUnavailable]:
         """Accept a batch in one round trip; answers in the same order.
 
         Raises LedgerUnavailable when Redis gave no answer: publishing the same events again is safe then.
@@ -77,7 +111,7 @@ class Publisher:
         args: list[Argument] = [self._keep_keys, len(events)]
         for event in events:
             args.extend(self._arguments(event))
-        return [self._read(row) for row in self._store.run("publish", args)]
+        return [self._read(row, event) for row, event in zip(self._store.run("publish", args), events, strict=True)]
 
     def _arguments(self, event: Admitted) -> Iterable[Argument]:
         envelope, data = event.envelope, event.envelope.data
@@ -98,6 +132,12 @@ class Publisher:
         yield _micros(min(expiries)) if expiries else 0
         yield _micros(envelope.not_before.timestamp()) if envelope.not_before else 0
         yield supersedes
+        yield len(event.allowances)
+        for allowance in event.allowances:
+            key = allowance.key
+            if allowance.per_recipient:
+                key = f"{key}:{recipient_key(self._sealer, event.recipients[0].address)}"
+            yield from (key, allowance.most, allowance.seconds)
         yield len(event.recipients)
         domain = event.account.sender.address.rpartition("@")[2]
         several = len(event.recipients) > 1
@@ -110,11 +150,18 @@ class Publisher:
             yield mask_address(recipient.address)
             yield recipient_key(self._sealer, recipient.address)
             yield f"<{identity}@{domain}>"
+            yield f"{envelope.id}/{recipient.locale or '-'}" if several and data.shares_mail else ""
             yield seal_payload(self._sealer, identity, Payload(body, recipient, envelope.reply_to))
 
     @staticmethod
-    def _read(row: Sequence[bytes]) -> Accepted | IdempotencyConflict | LedgerUnavailable:
+    def _read(row: Sequence[Any], event: Admitted) -> Accepted | InvalidEvent | LedgerUnavailable:
         status = row[0]
+        if status == b"spent":
+            spent = event.allowances[row[2] - 1]
+            code = "cooldown" if spent.per_recipient else "budget_spent"
+            wait = max(1.0, float(row[3]))
+            reason = f"{spent.reason}; try again in {wait:.0f} seconds"
+            return InvalidEvent(reason, field=spent.field, code=code, retry_after=wait)
         if status == b"conflict":
             return IdempotencyConflict()
         if status == b"busy":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -41,6 +42,14 @@ class Limits(_Settings):
     counts: Literal["mails", "recipients"] = "mails"
     max_connections: int = Field(default=8, gt=0, le=10_000)
     max_recipients: int = Field(default=50, gt=0, le=10_000)
+
+    @model_validator(mode="after")
+    def _time_zone_exists(self) -> Limits:
+        try:
+            ZoneInfo(self.timezone)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError(f"timezone: there is no time zone {self.timezone!r}; give an IANA name") from None
+        return self
 
 
 class Brand(_Settings):
@@ -92,6 +101,7 @@ class Tenant(_Settings):
     forms: dict[str, Form] = Field(default_factory=dict)
     locale: Literal["en", "fr"] | None = None
     contact_per_hour: int = Field(default=300, gt=0)
+    cooldowns: dict[str, int] = Field(default_factory=dict)  # kind: seconds, instead of the kind's own; 0 for none
 
     @model_validator(mode="after")
     def _hosts_are_host_names(self) -> Tenant:

@@ -6,6 +6,7 @@ live in the ledger, and outcomes are written in `ack`, which Dramatiq repeats un
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -19,7 +20,7 @@ from dramatiq.errors import BrokerError, ConnectionClosed
 from dramatiq.worker import Worker
 
 from postier.ledger.claims import Claims
-from postier.ledger.entries import Handed
+from postier.ledger.entries import Handed, stall
 from postier.schemas.errors import LedgerUnavailable
 from postier.settings.logs import log
 from postier.workers.conversation import Conversation
@@ -28,6 +29,8 @@ from postier.workers.settler import Settler
 QUEUE = "lanes"
 ACTOR = "deliver"
 _HOUSEKEEPING_SECONDS = 1.0
+_STALLED_SECONDS = 1.0
+_STALLED_AGAIN = 4.0
 
 
 class LaneMessage(MessageProxy):
@@ -39,17 +42,20 @@ class LaneMessage(MessageProxy):
 
 
 class LaneBroker(Broker):
-    """A broker over the ledger for one worker process of `threads` threads.
+    """A broker over the ledger for one worker process of `threads` busy threads.
 
-    `size` is how many deliveries a conversation may hold, `seconds` how long it may
-    go on before it gives the rest back.
+    `size` is how many deliveries a conversation may hold, `seconds` how long it may go on before it gives the rest
+    back. A conversation that stalls no longer counts as busy: `spare` more threads stand in for those, so that hanging
+    servers cost the others nothing.
     """
 
-    def __init__(self, claims: Claims, *, threads: int, size: int, seconds: float) -> None:
+    def __init__(self, claims: Claims, *, threads: int, size: int, seconds: float, spare: int = 0) -> None:
         super().__init__(middleware=[_DrainOnShutdown()])
         self.claims = claims
         self.settler = Settler(claims)
         self.threads = threads
+        self.spare = spare
+        self._stalled: set[str] = set()
         self.size = size
         self.seconds = seconds
         self.draining = False
@@ -82,8 +88,14 @@ class LaneBroker(Broker):
 
     @property
     def free_threads(self) -> int:
-        """Threads without a conversation."""
-        return self.threads - len(self._conversations)
+        """How many conversations may begin."""
+        held = len(self._conversations)
+        return min(self.threads - held + len(self._stalled), self.threads + self.spare - held)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no conversation is in progress."""
+        return not self._conversations
 
     def claim(self) -> tuple[float, list[Conversation]]:
         """Claim for the free threads. Raises LedgerUnavailable."""
@@ -105,6 +117,7 @@ class LaneBroker(Broker):
         conversation.flush()
         with self._lock:
             self._conversations.pop(conversation.name, None)
+            self._stalled.discard(conversation.name)
         if self._wants_more:
             self.something_changed.set()
 
@@ -141,7 +154,7 @@ class LaneBroker(Broker):
 
     def _start_helpers(self) -> None:
         if not self._helpers:
-            for target in (self._listen, self._renew):
+            for target in (self._listen, self._renew, self._watch):
                 thread = threading.Thread(target=target, name=f"postier-{target.__name__}", daemon=True)
                 self._helpers.append(thread)
                 thread.start()
@@ -175,6 +188,21 @@ class LaneBroker(Broker):
             if lost:
                 for conversation in conversations:
                     conversation.lose(lost)
+
+    def _watch(self) -> None:
+        """Find conversations that stall: their threads are replaced, and their accounts get no second one meanwhile."""
+        told = -math.inf
+        while not self._closed.wait(_STALLED_SECONDS / 4):
+            late = time.monotonic() - _STALLED_SECONDS
+            with self._lock:
+                stalled = {item.name: item.account for item in self._conversations.values() if item.progress_at < late}
+                changed = stalled.keys() != self._stalled
+                self._stalled = set(stalled)
+            if stalled and (changed or late > told + _STALLED_AGAIN):
+                told = late
+                self.settler.put([stall(account) for account in sorted(set(stalled.values()))])
+            if changed:
+                self.something_changed.set()
 
 
 class LaneConsumer(Consumer):

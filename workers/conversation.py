@@ -2,115 +2,189 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Literal
 
-from postier.ledger.entries import OK, SUPERSEDED, Claimed, Entry, Handed, Reply, back, end, free, history, mark
+from postier.ledger.entries import (
+    OK,
+    PARKED,
+    RECOVERED,
+    SUPERSEDED,
+    Claimed,
+    Entry,
+    Handed,
+    Reply,
+    back,
+    end,
+    free,
+    history,
+    mark,
+    retry,
+)
 from postier.schemas.errors import LedgerUnavailable
+from postier.settings.logs import log
 from postier.workers.settler import Settler, Ticket
+
+Mail = tuple[Claimed, ...]
 
 
 class Withdrawn(Exception):
-    """The delivery may not leave: its lease is lost or it was superseded. Nothing of it was sent."""
+    """The mail may not leave: a lease is lost or it was superseded. Nothing of it was sent."""
+
+
+def _mails(deliveries: Iterable[Claimed]) -> deque[Mail]:
+    """Deliveries as mails: neighbours of one packet travel together."""
+    mails: deque[list[Claimed]] = deque()
+    for delivery in deliveries:
+        if mails and delivery.packet and mails[-1][0].packet == delivery.packet and not delivery.crashes:
+            mails[-1].append(delivery)
+        else:
+            mails.append([delivery])
+    return deque(tuple(mail) for mail in mails)
 
 
 class Conversation:
-    """Deliveries of one account that one thread works through, and the outcomes it still owes the ledger.
+    """Mails of one account that one thread works through, and the outcomes it still owes the ledger.
 
-    `next()` starts deliveries one by one until `stop()`; whatever is unstarted then goes back to its lane at once.
+    A mail is one delivery, or the deliveries of a packet. `next()` starts mails one by one until `stop()`; whatever is
+    unstarted then goes back to its lane at once. `verdict` tells the ledger how the account behaved, `progress_at`
+    (monotonic seconds) when its server last did something.
     """
 
     def __init__(self, handed: Handed, settler: Settler, *, seconds: float) -> None:
         self.name = handed.name
         self.account = handed.account
+        self.verdict: Literal["good", "bad", "none"] = "none"
+        self.words = ""
+        self.progress_at = time.monotonic()
         self._settler = settler
         self._lock = threading.Lock()
-        self._unstarted = deque(handed.deliveries)
+        self._unstarted = _mails(handed.deliveries)
         self._under_way: dict[str, Claimed] = {}
+        self._handed_over: set[str] = set()
         self._tickets: list[Ticket] = []
+        self._free: Ticket | None = None
         self._stop_at = time.monotonic() + seconds
-        self._freed = False
 
     @property
     def has_more(self) -> bool:
-        """Whether deliveries wait to be started."""
+        """Whether mails wait to be started."""
         return bool(self._unstarted)
 
     def held(self) -> list[Claimed]:
         """Everything not settled yet, for the renewal of leases."""
         with self._lock:
-            return [*self._unstarted, *self._under_way.values()]
+            return [*(delivery for mail in self._unstarted for delivery in mail), *self._under_way.values()]
 
-    def next(self) -> Claimed | None:
-        """Start the next delivery; None when there is none or the conversation's time is over."""
+    def next(self) -> Mail | None:
+        """Start the next mail; None when there is none or the conversation's time is over."""
         if time.monotonic() > self._stop_at and self._under_way:
             self.stop()
         with self._lock:
             if not self._unstarted:
                 return None
-            delivery = self._unstarted.popleft()
-            self._under_way[delivery.id] = delivery
-            return delivery
+            mail = self._unstarted.popleft()
+            self._under_way.update({delivery.id: delivery for delivery in mail})
+            return mail
 
     def stop(self) -> None:
-        """Give everything unstarted back. Safe from any thread, any number of times."""
+        """Give back everything of which nothing was handed over. Safe from any thread, any number of times.
+
+        A driver may hold the next mail ready while a server thinks: when it asks to hand that over, it is Withdrawn.
+        """
         with self._lock:
             unstarted = list(self._unstarted)
             self._unstarted.clear()
+            ready = tuple(d for d in self._under_way.values() if d.id not in self._handed_over)
+        if ready:
+            unstarted.insert(0, ready)
         if unstarted:
-            self._put([back(delivery) for delivery in unstarted])
+            self._put([entry for mail in reversed(unstarted) for entry in _give_back(mail)])
 
     def lose(self, ids: set[str]) -> None:
         """Forget deliveries whose lease another worker has; those under way find out when they ask to hand over."""
         with self._lock:
-            self._unstarted = deque(delivery for delivery in self._unstarted if delivery.id not in ids)
+            kept = (tuple(delivery for delivery in mail if delivery.id not in ids) for mail in self._unstarted)
+            self._unstarted = deque(mail for mail in kept if mail)
 
-    def hand_over(self, delivery: Claimed) -> None:
+    def hand_over(self, mail: Mail) -> None:
         """Write `sending`. Raises Withdrawn, or LedgerUnavailable when nobody can write it: nothing may leave then."""
-        answer = self._settler.write([mark(delivery)])[0]
-        if answer == OK:
+        with self._lock:
+            self._handed_over.update(delivery.id for delivery in mail)
+        self.progress_at = math.inf  # it is the ledger that is waited for
+        answers = self._settler.write([mark(delivery) for delivery in mail])
+        self.progress_at = time.monotonic()
+        if all(answer == OK for answer in answers):
             return
-        if answer == SUPERSEDED:
-            self.settle(
-                delivery, end(delivery, Reply(), state="discarded", cause="superseded", timeline=history("superseded"))
-            )
-        else:
-            self._forget(delivery)
+        for delivery, answer in zip(mail, answers, strict=True):
+            if answer == SUPERSEDED:
+                over = end(delivery, Reply(), state="discarded", cause="superseded", timeline=history("superseded"))
+                self.settle(delivery, over)
+            elif answer == OK:
+                self.unmark(delivery)
+            else:
+                self._forget(delivery)
         raise Withdrawn
+
+    def was_handed_over(self, mail: Mail) -> bool:
+        """Whether `sending` was, or may have been, written for this mail."""
+        return mail[0].id in self._handed_over
+
+    def react(self, entry: Entry) -> None:
+        """Tell the ledger at once what this means for the account; the first to say so leaves one notice."""
+        try:
+            news = self._settler.write([entry])[0] == OK
+        except LedgerUnavailable:
+            self._put([entry])
+            return
+        if news and entry[0] == "park":
+            log().error("account.parked", account=self.account, state=entry[2], cause=entry[4], reason=entry[5])
+        elif news and entry[0] == "slow":
+            log().warning("account.slowed", account=self.account)
+
+    def unmark(self, delivery: Claimed) -> None:
+        """A marked delivery of which nothing was sent waits again at once."""
+        line = history("withdrawn", attempt=delivery.attempt)
+        again = retry(delivery, Reply(), delay=0, spend=False, cause="withdrawn", timeline=line)
+        self.settle(delivery, again)
 
     def settle(self, delivery: Claimed, *entries: Entry) -> None:
         """Owe the ledger this outcome; it is written within milliseconds, at the latest by `flush`."""
         self._put(entries)
         self._forget(delivery)
-
-    def release(self, delivery: Claimed) -> None:
-        """Give back a started delivery of which nothing was sent."""
-        self.settle(delivery, back(delivery))
+        self.progress_at = time.monotonic()
 
     def _forget(self, delivery: Claimed) -> None:
         with self._lock:
             self._under_way.pop(delivery.id, None)
 
-    def _put(self, entries: list[Entry] | tuple[Entry, ...]) -> None:
+    def _put(self, entries: Sequence[Entry]) -> None:
         self._tickets.append(self._settler.put(entries))
 
     def flush(self) -> None:
         """Write everything owed and free the slot. Raises LedgerUnavailable; calling again repeats what is missing."""
+        self.progress_at = math.inf
         self.stop()
         with self._lock:
-            left = list(self._under_way.values())
+            left = tuple(self._under_way.values())
             self._under_way.clear()
         if left:
-            self._put([back(delivery) for delivery in left])
-        if not self._freed:
-            self._put([free(self.name, self.account)])
-            self._freed = True
+            self._put(_give_back(left))
+        if self._free is None:
+            self._free = self._settler.put([free(self.name, self.account, self.verdict, self.words)])
+            self._tickets.append(self._free)
         owed, self._tickets = self._tickets, []
         failed: LedgerUnavailable | None = None
         for ticket in owed:
             if ticket.error is not None:
-                ticket = self._settler.put(ticket.entries)
+                again = self._settler.put(ticket.entries)
+                if ticket is self._free:
+                    self._free = again
+                ticket = again
             try:
                 self._settler.wait(ticket)
             except LedgerUnavailable as error:
@@ -118,3 +192,17 @@ class Conversation:
                 self._tickets.append(ticket)
         if failed is not None:
             raise failed
+        self._tell()
+
+    def _tell(self) -> None:
+        """One notice per change of the account, from the one conversation that changed it."""
+        answer = self._free.answers[0] if self._free and self._free.answers else 0
+        if answer == PARKED:
+            log().error("account.parked", account=self.account, cause="unreachable", reason=self.words)
+        elif answer == RECOVERED:
+            log().info("account.ready", account=self.account)
+
+
+def _give_back(mail: Mail) -> list[Entry]:
+    """Entries that return a mail to the head of its lane in its order; its one permit is returned once."""
+    return [back(delivery, refund=delivery is mail[0]) for delivery in reversed(mail)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 
 from postier.drivers.base import Result
@@ -14,20 +15,22 @@ from postier.schemas.edge import reopen
 from postier.schemas.email import Email
 from postier.schemas.errors import (
     AccountError,
-    DeliveryError,
     InvalidEvent,
     LedgerUnavailable,
     OutcomeUnknown,
+    PermanentError,
     RateLimited,
     RenderError,
+    TemporaryError,
     Unreachable,
 )
 from postier.schemas.receipt import Receipt
 from postier.settings.logs import log
 from postier.settings.seal import Sealer
-from postier.workers.conversation import Conversation, Withdrawn
-from postier.workers.outcomes import decide
+from postier.workers.conversation import Conversation, Mail, Withdrawn
+from postier.workers.outcomes import decide, react
 from postier.workers.receipts import ReceiptFile
+from postier.workers.render import Stamp
 from postier.workers.route import Roster, Way
 
 # After one of these the next delivery of the same account would fare no better: the rest goes back untouched.
@@ -53,89 +56,136 @@ class Deliverer:
             attempts = _Attempts(conversation, way, self._render)
             try:
                 for email, result in way.driver.converse(attempts):
-                    self._settle(conversation, way, attempts.started[email.delivery_id], result)
+                    self._settle(conversation, attempts.finished(email), result)
             except Withdrawn:
                 continue
             except LedgerUnavailable:
                 conversation.stop()
+            except Exception as error:
+                log().exception("driver.failed", account=conversation.account, driver=way.account.driver)
+                self._blame_driver(conversation, attempts, type(error).__name__)
 
-    def _render(self, conversation: Conversation, way: Way, delivery: Claimed) -> Email | None:
-        """The rendered email, or None when this delivery can never be rendered: that is settled here."""
+    def _render(self, conversation: Conversation, way: Way, mail: Mail) -> Email | None:
+        """The rendered email, or None when this mail can never be rendered: that is settled here."""
+        first = mail[0]
         try:
-            payload = open_payload(self._sealer, delivery.id, delivery.payload)
-            event = reopen(delivery.kind, delivery.version, payload.data)
-            return way.renderer.render(
-                event, kind=delivery.kind, tenant=delivery.tenant, recipient=payload.recipient,
-                delivery_id=delivery.id, message_id=delivery.message_id, reply_to=payload.reply_to,
-                handing_over=partial(conversation.hand_over, delivery),
+            payloads = [open_payload(self._sealer, delivery.id, delivery.payload) for delivery in mail]
+            event = reopen(first.kind, first.version, payloads[0].data)
+            stamp = Stamp(
+                kind=first.kind, tenant=first.tenant, delivery_id=first.id, message_id=first.message_id,
+                reply_to=payloads[0].reply_to, handing_over=partial(conversation.hand_over, mail),
             )  # fmt: skip
+            if len(mail) == 1:
+                return way.renderer.render(event, recipient=payloads[0].recipient, **stamp)
+            return way.renderer.render_packet(event, recipients=[payload.recipient for payload in payloads], **stamp)
         except (Unsealable, InvalidEvent, RenderError, ValueError) as error:
             cause = "render" if isinstance(error, RenderError) else getattr(error, "code", "undecodable")
-            self._fail(conversation, delivery, cause, str(error))
+            self._fail(conversation, mail, cause, str(error))
         except Exception as error:  # a template or event class of a third party
-            self._fail(conversation, delivery, "render", f"rendering failed: {type(error).__name__}")
+            self._fail(conversation, mail, "render", f"rendering failed: {type(error).__name__}")
         return None
 
-    def _fail(self, conversation: Conversation, delivery: Claimed, cause: str, words: str) -> None:
-        timeline = history("failed", attempt=delivery.attempt, account=conversation.account, cause=cause, words=words)
-        conversation.settle(delivery, end(delivery, Reply(words=words), state="failed", cause=cause, timeline=timeline))
-        log().warning("delivery.failed", delivery=delivery.id, kind=delivery.kind, cause=cause, reason=words)
+    def _fail(self, conversation: Conversation, mail: Mail, cause: str, words: str) -> None:
+        for delivery in mail:
+            line = history("failed", attempt=delivery.attempt, account=conversation.account, cause=cause, words=words)
+            over = end(delivery, Reply(words=words), state="failed", cause=cause, timeline=line)
+            conversation.settle(delivery, over)
+            log().warning("delivery.failed", delivery=delivery.id, kind=delivery.kind, cause=cause, reason=words)
 
-    def _settle(self, conversation: Conversation, way: Way, started: tuple[Claimed, float], result: Result) -> None:
-        delivery, at = started
-        took = time.monotonic() - at
-        entries = decide(delivery, result, account=way.account.name, took=took)
-        if isinstance(result, Receipt):
-            self._receipts.write(entries[0])
-        conversation.settle(delivery, *entries)
-        _tell(way, delivery, result, took)
+    def _settle(self, conversation: Conversation, attempt: _Attempt, result: Result) -> None:
+        took = time.monotonic() - attempt.started
+        refused = {one.recipient: one.error for one in result.refused} if isinstance(result, Receipt) else {}
+        recipients = attempt.email.recipients
+        for delivery, recipient in zip(attempt.mail, recipients, strict=True):
+            verdict = refused.get(recipient, result)
+            entry = decide(delivery, verdict, account=conversation.account, took=took)
+            if isinstance(verdict, Receipt):
+                self._receipts.write(entry)
+            conversation.settle(delivery, entry)
+            tell(conversation.account, delivery, verdict, took)
+        if isinstance(result, Unreachable):
+            conversation.verdict, conversation.words = "bad", result.text
+        elif conversation.verdict == "none" and not isinstance(result, AccountError):
+            conversation.verdict = "good"
+        reaction = react(conversation.account, result, recipients=len(recipients))
+        if reaction is not None:
+            conversation.react(reaction)
         if isinstance(result, _STOPS):
             conversation.stop()
 
     def _refuse_first(self, conversation: Conversation, error: AccountError) -> None:
-        delivery = conversation.next()
-        if delivery is not None:
-            conversation.settle(delivery, *decide(delivery, error, account=conversation.account, took=0))
-            log().error("account.parked", account=conversation.account, cause=error.cause, reason=error.text)
+        for delivery in conversation.next() or ():
+            conversation.settle(delivery, decide(delivery, error, account=conversation.account, took=0))
+        reaction = react(conversation.account, error, recipients=1)
+        if reaction is not None:
+            conversation.react(reaction)
         conversation.stop()
+
+    def _blame_driver(self, conversation: Conversation, attempts: _Attempts, name: str) -> None:
+        """A driver broke its contract: what it held is retried, or unknown when it may have left."""
+        for attempt in attempts.left():
+            text = f"the driver failed: {name}"
+            may_have_left = conversation.was_handed_over(attempt.mail)
+            result = OutcomeUnknown(text) if may_have_left else TemporaryError(text)
+            self._settle(conversation, attempt, result)
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """One mail the driver has: its deliveries, the rendered email, when it was started (monotonic seconds)."""
+
+    mail: Mail
+    email: Email
+    started: float
 
 
 class _Attempts(Iterator[Email]):
     """The conversation's emails, rendered one by one as the driver asks for them."""
 
     def __init__(
-        self, conversation: Conversation, way: Way, render: Callable[[Conversation, Way, Claimed], Email | None]
+        self, conversation: Conversation, way: Way, render: Callable[[Conversation, Way, Mail], Email | None]
     ) -> None:
-        self.started: dict[str, tuple[Claimed, float]] = {}
         self._conversation = conversation
         self._way = way
         self._render = render
+        self._attempts: dict[str, _Attempt] = {}
 
     def __next__(self) -> Email:
-        while (delivery := self._conversation.next()) is not None:
+        while (mail := self._conversation.next()) is not None:
             started = time.monotonic()
-            email = self._render(self._conversation, self._way, delivery)
+            email = self._render(self._conversation, self._way, mail)
             if email is not None:
-                self.started[delivery.id] = (delivery, started)
+                self._attempts[email.delivery_id] = _Attempt(mail, email, started)
                 return email
         raise StopIteration
 
+    def finished(self, email: Email) -> _Attempt:
+        """The attempt a result belongs to."""
+        return self._attempts.pop(email.delivery_id)
 
-def _tell(way: Way, delivery: Claimed, result: Result, took: float) -> None:
+    def left(self) -> list[_Attempt]:
+        """Attempts without a result."""
+        left = list(self._attempts.values())
+        self._attempts.clear()
+        return left
+
+
+def tell(account: str, delivery: Claimed, result: Result, took: float) -> None:
+    """One log line an outcome; mail that was simply sent is not worth one above the debug level."""
     if isinstance(result, Receipt) and not log().is_enabled_for(logging.DEBUG):
         return
     facts = {
-        "delivery": delivery.id, "kind": delivery.kind, "account": way.account.name, "driver": way.account.driver,
-        "attempt": delivery.attempt, "seconds": round(took, 3), "code": result.code,
+        "delivery": delivery.id, "kind": delivery.kind, "account": account, "attempt": delivery.attempt,
+        "seconds": round(took, 3), "code": result.code,
     }  # fmt: skip
     match result:
         case Receipt():
             log().debug("delivery.sent", **facts)
-        case AccountError():
-            log().error("account.parked", cause=result.cause, reason=result.text, **facts)
-        case RateLimited():
+        case RateLimited() | AccountError():
             log().info("delivery.deferred", cause=result.cause, reason=result.text, **facts)
         case OutcomeUnknown():
             log().warning("delivery.unknown", cause=result.cause, reason=result.text, **facts)
-        case DeliveryError():
-            log().info("delivery.not_sent", cause=result.cause, reason=result.text, **facts)
+        case PermanentError():
+            log().warning("delivery.failed", cause=result.cause, reason=result.text, **facts)
+        case _:
+            log().info("delivery.retried", cause=result.cause, reason=result.text, **facts)

@@ -7,12 +7,13 @@ import signal
 import socket
 import sys
 import threading
+import time
 from types import FrameType
 
 import dramatiq
 from dramatiq.worker import Worker
 
-from postier.ledger.accounts import configure
+from postier.ledger.accounts import account_state, configure
 from postier.ledger.claims import Claims
 from postier.ledger.inbox import Inbox
 from postier.ledger.publish import Publisher
@@ -28,6 +29,11 @@ from postier.workers.receipts import ReceiptFile, replay_receipts
 from postier.workers.route import Roster
 
 _RECONNECT_SECONDS = 1.0
+_REFRESH_SECONDS = 3.0
+_TELL_SECONDS = 60.0
+# Threads that stand in for those whose server hangs; idle ones look whether they should end this often (ms).
+_SPARE = 2
+_LOOK_MS = 1000
 # Threads that wait for the network must get the interpreter soon after it answers.
 _SWITCH_SECONDS = 0.001
 
@@ -37,21 +43,22 @@ class WorkerProcess:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self._told_at = time.monotonic()
         self.name = f"{socket.gethostname()[:20]}-{os.getpid()}-{new_event_id()[-6:]}"
         self.store = Store(settings.redis_url, namespace=settings.namespace, timeout=settings.redis_timeout)
         self.claims = Claims(
             self.store, self.name, lease=settings.lease_seconds, crash_limit=settings.crash_limit,
-            keep_sent=settings.keep_sent_seconds,
+            keep_sent=settings.keep_sent_seconds, threads=settings.threads,
         )  # fmt: skip
         self.receipts_folder = settings.data_dir / "receipts"
         self.receipts = ReceiptFile(self.receipts_folder, self.name)
-        self.roster = Roster(settings.registry())
         sealer = settings.sealer()
+        self.roster = Roster(settings.registry, key=sealer.fingerprint_key, login_allowed=self._login_allowed)
         publisher = Publisher(self.store, sealer, keep_keys=settings.keep_keys_seconds)
         self.intake = Intake(Inbox(self.store, sealer, publisher), lambda: self.roster.registry)
         self.broker = LaneBroker(
             self.claims, threads=settings.threads, size=settings.conversation_size,
-            seconds=settings.conversation_seconds,
+            seconds=settings.conversation_seconds, spare=settings.threads * _SPARE,
         )  # fmt: skip
         deliverer = Deliverer(self.roster, sealer, self.receipts)
         broker = self.broker
@@ -61,18 +68,36 @@ class WorkerProcess:
 
         dramatiq.set_broker(broker)
         dramatiq.actor(deliver, actor_name=ACTOR, queue_name=QUEUE, broker=broker)
-        self.worker = Worker(broker, worker_threads=settings.threads)
+        self.worker = Worker(broker, worker_threads=settings.threads * (1 + _SPARE), worker_timeout=_LOOK_MS)
 
     def prepare(self, stopping: threading.Event) -> None:
         """Tell the ledger the accounts and what died before us left behind; waits for Redis as long as it takes."""
         while not stopping.is_set():
             try:
-                configure(self.store, self.roster.registry)
+                self._tell_accounts()
+                self.claims.renew((), ())
                 replay_receipts(self.receipts_folder, self.claims.settle)
                 return
             except LedgerUnavailable as error:
                 log().warning("ledger.unavailable", reason=str(error))
                 stopping.wait(_RECONNECT_SECONDS)
+
+    def _tell_accounts(self) -> None:
+        configure(self.store, self.roster.registry, credentials=self.roster.credentials)
+
+    def _login_allowed(self, account: str) -> bool:
+        return account_state(self.store, account) == "ready"
+
+    def refresh(self) -> None:
+        """Pick up changed accounts and secrets, and tell the ledger; also once a minute, for quotas start anew."""
+        now = time.monotonic()
+        if not self.roster.refresh() and now - self._told_at < _TELL_SECONDS:
+            return
+        try:
+            self._tell_accounts()
+            self._told_at = now
+        except LedgerUnavailable as error:
+            log().warning("ledger.unavailable", reason=str(error))
 
     def start(self) -> None:
         """Start claiming."""
@@ -88,7 +113,7 @@ class WorkerProcess:
         self.worker.stop(timeout=int(self.settings.drain_seconds * 1000))
         self.broker.close()
         self.roster.close()
-        if not self.broker.free_threads < self.broker.threads:
+        if self.broker.is_idle:
             self.receipts.close()
         self.store.close()
         log().info("worker.stopped", worker=self.name)
@@ -111,8 +136,9 @@ def run(settings: Settings | None = None) -> int:
     process.prepare(stopping)
     if not stopping.is_set():
         process.start()
-        while not stopping.wait(1.0):
-            process.receipts.trim(settled=lambda: process.broker.free_threads == process.broker.threads)
+        while not stopping.wait(_REFRESH_SECONDS):
+            process.refresh()
+            process.receipts.trim(settled=lambda: process.broker.is_idle)
         process.stop()
     return 0
 

@@ -1,16 +1,16 @@
-"""How an attempt ended, as the ledger writes it: one entry for the delivery, sometimes one for its account."""
+"""How an attempt ended, as the ledger writes it: an entry for the delivery, sometimes one for its account."""
 
 from __future__ import annotations
 
 import random
 from typing import Final
 
-from postier.ledger.entries import Claimed, Entry, Reply, end, history, park, retry, sent
+from postier.ledger.entries import Claimed, Entry, Reply, end, history, park, retry, sent, slow, split
 from postier.schemas.errors import (
     AccountError,
+    AuthenticationFailed,
     DeliveryError,
     OutcomeUnknown,
-    PermanentError,
     RateLimited,
     RecipientRefused,
     TemporaryError,
@@ -23,6 +23,7 @@ _LEAST_WAIT: Final = 1.0
 _THROTTLED: Final = (5.0, 30.0)
 # A login is tried at most three times an hour, so that a wrong password never locks the mailbox.
 PARK_SECONDS: Final = 1200.0
+_SLOWED: Final = 2.0  # seconds without mail when the provider wants less and does not say for how long
 
 
 def backoff(attempt: int, *, urgent: bool) -> float:
@@ -32,16 +33,14 @@ def backoff(attempt: int, *, urgent: bool) -> float:
     return max(_LEAST_WAIT, random.uniform(0, ceiling))
 
 
-def decide(delivery: Claimed, result: Receipt | DeliveryError, *, account: str, took: float) -> tuple[Entry, ...]:
-    """The entries that say how this attempt ended. `took` is in seconds."""
+def decide(delivery: Claimed, result: Receipt | DeliveryError, *, account: str, took: float) -> Entry:
+    """The entry that says how this attempt ended. `took` is in seconds."""
     micros = int(took * 1_000_000)
     if isinstance(result, Receipt):
         reply = Reply(result.code, result.enhanced, result.text)
         first = delivery.attempt == 1 and not delivery.crashes
         timeline = "" if first else _line("sent", delivery, account, micros, reply)
-        return (
-            sent(delivery.id, delivery.fence, reply, provider_id=result.provider_id, took=micros, timeline=timeline),
-        )
+        return sent(delivery.id, delivery.fence, reply, provider_id=result.provider_id, took=micros, timeline=timeline)
     error = result
     reply = Reply(error.code, error.enhanced, error.text)
 
@@ -56,22 +55,34 @@ def decide(delivery: Claimed, result: Receipt | DeliveryError, *, account: str, 
     match error:
         case OutcomeUnknown():
             if delivery.on_unknown == "resend":
-                return (again(backoff(delivery.attempt, urgent=delivery.urgent), spend=True, what="unknown"),)
-            return (over("unknown"),)
+                return again(backoff(delivery.attempt, urgent=delivery.urgent), spend=True, what="unknown")
+            return over("unknown")
+        case RateLimited(too_many_recipients=True):
+            return again(0, spend=False, what="split")
         case RateLimited(retry_after=wait):
-            return (again(wait or random.uniform(*_THROTTLED), spend=False, what="deferred"),)
+            return again(wait or random.uniform(*_THROTTLED), spend=False, what="deferred")
         case TemporaryError(retry_after=wait):
             pause = backoff(delivery.attempt, urgent=delivery.urgent)
-            return (again(max(pause, wait or 0.0), spend=True, what="retried"),)
+            return again(max(pause, wait or 0.0), spend=True, what="retried")
         case RecipientRefused(suppress=True):
-            return (over("suppressed"),)
-        case PermanentError():
-            return (over("failed"),)
+            return over("suppressed")
+        case AccountError():
+            return again(_LEAST_WAIT, spend=False, what="deferred")
+    return over("failed")
+
+
+def react(account: str, result: Receipt | DeliveryError, *, recipients: int) -> Entry | None:
+    """What the result means for its account: it parks, slows down, or takes fewer recipients in a mail; or nothing."""
+    match result:
+        case AuthenticationFailed(needs_login=True):
+            return park(account, state="needs_login", seconds=0, cause=result.cause, words=result.text)
         case AccountError(until=until):
-            seconds = until or PARK_SECONDS
-            parked = park(account, seconds=seconds, cause=error.cause, words=error.text)
-            return (parked, again(_LEAST_WAIT, spend=False, what="deferred"))
-    return (over("failed"),)
+            return park(account, state="parked", seconds=until or PARK_SECONDS, cause=result.cause, words=result.text)
+        case RateLimited(too_many_recipients=True) if recipients > 1:
+            return split(account, recipients=recipients)
+        case RateLimited(retry_after=wait):
+            return slow(account, seconds=wait or _SLOWED)
+    return None
 
 
 def _line(

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import hmac
+import json
 import threading
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import ValidationError
 
-from postier.drivers.base import Driver, DriverOptions, Ports
+from postier.drivers.base import Driver, DriverOptions, Ports, TokenStore
 from postier.drivers.egress import public_only_resolver
 from postier.drivers.registry import load_driver
 from postier.schemas.account import Account, Registry
@@ -17,7 +22,9 @@ from postier.schemas.email import Mailbox
 from postier.schemas.errors import ConfigurationError, RenderError, SenderRefused
 from postier.schemas.events import KINDS, Recipient
 from postier.settings.config import describe_first
+from postier.settings.logs import log
 from postier.settings.secrets import resolve_options
+from postier.workers.logins import LoginGate
 from postier.workers.render import Renderer
 
 
@@ -30,28 +37,98 @@ class Way:
     renderer: Renderer
 
 
-def build_driver(account: Account) -> Driver[DriverOptions]:
+def opened_options(account: Account) -> dict[str, Any]:
+    """The account's options with its secrets. Raises ConfigurationError naming the one that cannot be had."""
+    return resolve_options(account.options, where=f"accounts.{account.name}.options")
+
+
+def build_driver(
+    account: Account,
+    *,
+    options: Mapping[str, Any] | None = None,
+    login_allowed: Callable[[], bool] = lambda: True,
+    token_store: TokenStore | None = None,
+) -> Driver[DriverOptions]:
     """The account's driver with checked options and opened secrets. Raises ConfigurationError naming the field."""
     where = f"accounts.{account.name}.options"
     driver = load_driver(account.driver)
-    options = resolve_options(account.options, where=where)
     try:
-        checked = driver.Options.model_validate(options)
+        checked = driver.Options.model_validate(opened_options(account) if options is None else dict(options))
     except ValidationError as error:
         raise ConfigurationError(f"{where}.{describe_first(error)}") from None
-    allowed = tuple(getattr(checked, "allow_hosts", ()))
-    idle = max(1, account.limits.max_connections)
-    sender = Mailbox(account.sender.address, account.sender.name)
-    return driver(checked, sender=sender, ports=Ports(resolve=public_only_resolver(allowed), idle_sessions=idle))
+    ports = Ports(
+        resolve=public_only_resolver(tuple(getattr(checked, "allow_hosts", ()))),
+        idle_sessions=max(1, account.limits.max_connections),
+        token_store=token_store,
+        logins=LoginGate(login_allowed).attempt,
+    )
+    return driver(checked, sender=Mailbox(account.sender.address, account.sender.name), ports=ports)
 
 
 class Roster:
-    """The ways to send of one worker process. Thread-safe; drivers are built at their first use."""
+    """The ways to send of one worker process. Thread-safe; drivers are built at their first use.
 
-    def __init__(self, registry: Registry) -> None:
-        self.registry = registry
+    `source` reads the accounts; `refresh` looks again and rebuilds what changed, secrets included. `key` fingerprints
+    the secrets. `login_allowed(account)` says whether a login may be tried now.
+    """
+
+    def __init__(
+        self,
+        source: Callable[[], Registry],
+        *,
+        key: bytes = b"",
+        login_allowed: Callable[[str], bool] = lambda _: True,
+        token_store: TokenStore | None = None,
+    ) -> None:
+        self._source = source
+        self._key = key
+        self._login_allowed = login_allowed
+        self._token_store = token_store
         self._lock = threading.Lock()
         self._ways: dict[str, Way] = {}
+        self._problems: dict[str, str] = {}
+        self.registry = Registry()
+        self.credentials: dict[str, str] = {}
+        self._load(source())
+
+    def refresh(self) -> bool:
+        """Look at accounts and secrets again; True when something changed. What cannot be read stays as it was."""
+        try:
+            return self._load(self._source())
+        except ConfigurationError as error:
+            if self._problems.get("") != str(error):
+                self._problems[""] = str(error)
+                log().error("accounts.unreadable", reason=str(error))
+            return False
+
+    def _load(self, registry: Registry) -> bool:
+        credentials = {name: self._credential(account) for name, account in registry.accounts.items()}
+        changed = {
+            name
+            for name in {*registry.accounts, *self.registry.accounts}
+            if registry.accounts.get(name) != self.registry.accounts.get(name)
+            or credentials.get(name) != self.credentials.get(name)
+        }
+        same = not changed and registry == self.registry
+        with self._lock:
+            self.registry, self.credentials = registry, credentials
+            gone = [self._ways.pop(name) for name in changed if name in self._ways]
+        self._problems.pop("", None)
+        for way in gone:
+            way.driver.close()
+        return not same
+
+    def _credential(self, account: Account) -> str:
+        """A keyed fingerprint of everything the account connects and logs in with."""
+        try:
+            text = json.dumps([account.driver, opened_options(account)], sort_keys=True, default=str)
+            self._problems.pop(account.name, None)
+        except ConfigurationError as error:
+            text = str(error)
+            if self._problems.get(account.name) != text:
+                self._problems[account.name] = text
+                log().error("account.incomplete", account=account.name, reason=text)
+        return hmac.new(self._key, text.encode(), hashlib.sha256).hexdigest()[:16]
 
     def way(self, name: str) -> Way:
         """The way of an account. Raises SenderRefused when it is unknown here or its options are wrong."""
@@ -64,7 +141,12 @@ class Roster:
         with self._lock:
             if name not in self._ways:
                 try:
-                    self._ways[name] = Way(account, build_driver(account), Renderer(account))
+                    driver = build_driver(
+                        account,
+                        login_allowed=lambda: self._login_allowed(name),
+                        token_store=self._token_store,
+                    )
+                    self._ways[name] = Way(account, driver, Renderer(account))
                 except ConfigurationError as error:
                     raise SenderRefused(str(error)) from None
             return self._ways[name]

@@ -2,97 +2,7 @@
 -- conversation may hold, lease (us), housekeeping bound, crash limit, record lifetime (s), fresh conversation name.
 -- Answers {wait (us) until something may be due, {conversation, account, {delivery...}...}...}; a delivery is
 -- {id, fence, attempt, crashes, tenant, kind, version, event, message id, deadline, accepted at, on_unknown, payload,
--- masked recipient, class}.
-local WORKER, WANTED, BATCH, LEASE = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local BOUND, CRASHES, KEPT, NAME = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
-local TO = n2s(NOW + LEASE)
-local HOLD = holding(LEASE)
-
-local function reap()
-  if HOLD then return end
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'lease', '-inf', NOWS, 'LIMIT', 0, BOUND)) do
-    local record = P .. 'delivery:' .. id
-    local r = redis.call('HMGET', record, 'state', 'account', 'class', 'conversation', 'on_unknown', 'attempt', 'fence', 'worker')
-    redis.call('ZREM', P .. 'lease', id)
-    if r[2] and r[4] then redis.call('ZREM', P .. 'sending:' .. r[2], r[4]) end
-    if r[1] == 'leased' or r[1] == 'sending' then
-      local crashes = redis.call('HINCRBY', record, 'crashes', 1)
-      local what = r[1] == 'leased' and 'crashed' or 'unknown'
-      note(id, cjson.encode({ what = what, attempt = tonumber(r[6]), account = r[2], worker = r[8] }))
-      if r[1] == 'sending' and r[5] == 'hold' then
-        redis.call('HSET', record, 'state', 'unknown', 'cause', 'worker_died', 'ended_at', NOWS)
-        finish(id, 'unknown', false)
-      elseif crashes >= CRASHES then
-        redis.call('HSET', record, 'state', 'failed', 'cause', 'crashed', 'ended_at', NOWS)
-        finish(id, 'failed', false)
-      else
-        redis.call('HSET', record, 'state', 'waiting', 'cause', r[1] == 'sending' and 'outcome_unknown' or 'crashed')
-        to_lane(id, r[2], r[3], true)
-      end
-    end
-    if r[2] then make_all_due(r[2]) end
-  end
-end
-
-local function promote()
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'scheduled', '-inf', NOWS, 'LIMIT', 0, BOUND)) do
-    redis.call('ZREM', P .. 'scheduled', id)
-    local r = redis.call('HMGET', P .. 'delivery:' .. id, 'state', 'account', 'class', 'attempt')
-    if r[1] == 'waiting' then to_lane(id, r[2], r[3], tonumber(r[4]) > 0) end
-  end
-end
-
-local function expire(id)
-  redis.call('HSET', P .. 'delivery:' .. id, 'state', 'expired', 'ended_at', NOWS)
-  note(id, cjson.encode({ what = 'expired' }))
-  redis.call('ZREM', P .. 'scheduled', id)
-  finish(id, 'expired', false)
-end
-
-local function expire_overdue()
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'deadline', '-inf', NOWS, 'LIMIT', 0, BOUND)) do
-    if redis.call('HGET', P .. 'delivery:' .. id, 'state') == 'waiting' then
-      expire(id)
-    else -- an attempt is under way: its outcome decides, or the next look does
-      redis.call('ZADD', P .. 'deadline', TO, id)
-    end
-  end
-end
-
--- A parked account whose time has come is tried again: its first mail is the probe.
-local function unpark()
-  for _, account in ipairs(redis.call('ZRANGEBYSCORE', P .. 'parked', '-inf', NOWS, 'LIMIT', 0, BOUND)) do
-    redis.call('ZREM', P .. 'parked', account)
-    local key = P .. 'account:' .. account
-    if redis.call('HGET', key, 'state') == 'parked' then
-      redis.call('HSET', key, 'state', 'ready', 'since', NOWS, 'probe', 1)
-      make_all_due(account)
-    end
-  end
-end
-
-local function forget()
-  for _, state in ipairs({ 'sent', 'discarded' }) do
-    local old = redis.call('ZRANGEBYSCORE', P .. 'ended:' .. state, '-inf', n2s(NOW - KEPT * 1000000), 'LIMIT', 0, BOUND)
-    for _, id in ipairs(old) do
-      gather('ZREM', P .. 'ended:' .. state, id)
-      gather('UNLINK', '', P .. 'delivery:' .. id)
-      gather('UNLINK', '', P .. 'history:' .. id)
-    end
-  end
-end
-
--- GCRA: how many may go now, and when the next one may. T: interval, B: burst, tat: theoretical arrival time.
--- A little lateness is made up for, or every late look would lower the rate; `pace` in accounts.py leaves room for it.
-local RULES = { { 'second', 4, 1000000 }, { 'minute', 7, 60000000 } }
-local function arrival(rule, T, tat) return math.max(tat, NOW - math.min(T / 2, rule[3] * 0.0375)) end
-local function allowance(rule, T, B, tat)
-  tat = arrival(rule, T, tat)
-  local free = (B - 1) * T - (tat - NOW)
-  if free < 0 then return 0, tat - (B - 1) * T end
-  return math.floor(free / T) + 1, NOW
-end
-
+-- masked recipient, class, packet}.
 local handed, conversations, pops = {}, 0, 0
 local seen = {}
 
@@ -103,28 +13,47 @@ local function is_here(id, r, account)
   return tonumber(r[16] or 0) <= NOW or not redis.call('ZSCORE', P .. 'scheduled', id)
 end
 
-local function take(account, class, quota)
-  local taken = {}
-  for _ = 1, 2 do
-    local room = math.min(quota - #taken, WANTED * BATCH + BOUND - pops)
+local function look_at(id, account)
+  local r = redis.call('HMGET', P .. 'delivery:' .. id, 'state', 'fence', 'attempt', 'crashes', 'tenant', 'kind',
+    'version', 'event', 'message_id', 'deadline', 'accepted_at', 'on_unknown', 'account', 'recipient', 'class', 'due', 'packet')
+  if not is_here(id, r, account) then return nil end
+  seen[id] = true
+  if tonumber(r[10]) > NOW then return { id, r } end
+  expire(id)
+  return nil
+end
+
+-- Up to `quota` mails from a lane; recipients of one event that shares a mail make one, as long as `size` lets them.
+local function take(account, class, quota, size, most)
+  local mails, extra, people = {}, {}, 0
+  for _ = 1, 3 do
+    local last = mails[#mails]
+    local open = last and last.packet and size - #last or 0
+    local room = math.min(math.max(quota - #mails, open), WANTED * BATCH + BOUND + size - pops)
     if room <= 0 then break end
     local ids = redis.call('LPOP', lane(account, class), room)
     if not ids then break end
     pops = pops + #ids
     for _, id in ipairs(ids) do
-      local r = redis.call('HMGET', P .. 'delivery:' .. id, 'state', 'fence', 'attempt', 'crashes', 'tenant', 'kind',
-        'version', 'event', 'message_id', 'deadline', 'accepted_at', 'on_unknown', 'account', 'recipient', 'class', 'due')
-      if is_here(id, r, account) then
-        seen[id] = true
-        if tonumber(r[10]) <= NOW then
-          expire(id)
+      local entry = look_at(id, account)
+      if entry then
+        local packet = entry[2][17]
+        last = mails[#mails]
+        people = people + 1
+        if people > most or #extra > 0 then
+          extra[#extra + 1] = entry
+        elseif packet and last and last.packet == packet and #last < size then
+          last[#last + 1] = entry
+        elseif #mails < quota then
+          mails[#mails + 1] = { entry, packet = packet }
         else
-          taken[#taken + 1] = { id, r }
+          extra[#extra + 1] = entry
         end
       end
     end
+    if #extra > 0 then break end
   end
-  return taken
+  return mails, extra
 end
 
 local payloads = {}
@@ -136,7 +65,7 @@ local function lease(entry, conversation)
     'conversation', conversation, 'leased_at', NOWS)
   gather('ZADD', P .. 'lease', TO, id)
   local row = { id, fence, attempt, tonumber(r[4] or 0), r[5], r[6], r[7], r[8], r[9], r[10], r[11], r[12], '', r[14] or '',
-    r[15] }
+    r[15], r[17] or '' }
   payloads[#payloads + 1] = { P .. 'payload:' .. id, row }
   return row
 end
@@ -150,85 +79,156 @@ local function fill_in_payloads()
   end
 end
 
--- A delivery that was held by a dying worker travels alone, so that the next crash tells who is to blame.
-local function group(taken, account, rooms)
-  local per = math.ceil(#taken / rooms)
-  local i = 1
+-- A mail that was held by a dying worker travels alone, so that the next crash tells who is to blame.
+local function group(mails, account, rooms, troubled)
+  local per = math.ceil(#mails / rooms)
+  local used = 0
   for _ = 1, rooms do
-    if i > #taken then break end
+    if used >= #mails then break end
     conversations = conversations + 1
     local conversation = NAME .. '.' .. conversations
     local members = { conversation, account }
     for _ = 1, per do
-      local entry = taken[i]
-      if not entry then break end
-      local suspect = tonumber(entry[2][4] or 0) > 0
+      local mail = mails[used + 1]
+      if not mail then break end
+      local suspect = tonumber(mail[1][2][4] or 0) > 0
       if suspect and #members > 2 then break end
-      members[#members + 1] = lease(entry, conversation)
-      i = i + 1
+      for _, entry in ipairs(mail) do members[#members + 1] = lease(entry, conversation) end
+      used = used + 1
       if suspect then break end
     end
     redis.call('ZADD', P .. 'sending:' .. account, TO, conversation)
+    if troubled then redis.call('ZADD', P .. 'troubled', TO, conversation) end
     handed[#handed + 1] = members
   end
-  return i - 1
+  return used
+end
+
+local function put_back(account, class, entries)
+  for i = #entries, 1, -1 do
+    redis.call('LPUSH', lane(account, class), entries[i][1])
+    seen[entries[i][1]] = nil
+  end
+end
+
+-- What waits for an account that cannot send goes to its fallback. Answers whether anything may be left.
+local function overflow(account, class, a)
+  local ids = redis.call('LPOP', lane(account, class), BOUND) or {}
+  for _, id in ipairs(ids) do
+    local record = P .. 'delivery:' .. id
+    local r = redis.call('HMGET', record, 'state', 'account')
+    if r[1] == 'waiting' and r[2] == account then
+      redis.call('HSET', record, 'account', a.fallback, 'via', account)
+      note(id, cjson.encode({ what = 'overflowed', from = account, to = a.fallback, why = a.reason or 'quota' }))
+      gather('RPUSH', lane(a.fallback, class), id)
+    end
+  end
+  if #ids > 0 then redis.call('ZADD', P .. 'due:' .. class, 'NX', NOWS, a.fallback) end
+  return #ids == BOUND
+end
+
+local function overflows(a, slow)
+  return a.fallback and (a.overflow == 'slow' or (a.overflow == 'parked' and not slow))
+end
+
+-- How many conversations the account may begin now, or nil and when to look again.
+local function free_rooms(account, a)
+  local threads = fleet()
+  local troubled = a.probe or number(a.trouble) > 0
+  local cap = math.max(1, math.floor(number(a.cap, 1) * pace_factor(a)))
+  if threads > 0 and redis.call('SCARD', P .. 'accounts') > 1 then
+    cap = math.min(cap, math.max(1, math.floor(threads / 2)))
+  end
+  if troubled or not a.proven then cap = 1 end
+  if troubled then
+    redis.call('ZREMRANGEBYSCORE', P .. 'troubled', '-inf', NOWS)
+    if redis.call('ZCARD', P .. 'troubled') >= math.max(1, math.floor(threads / 4)) then
+      return nil, NOW + SECOND / 4
+    end
+  end
+  local busy = P .. 'sending:' .. account
+  local slots = cap - redis.call('ZCARD', busy)
+  if slots <= 0 and not HOLD then slots = slots + redis.call('ZREMRANGEBYSCORE', busy, '-inf', NOWS) end
+  if slots > 0 then return slots, troubled end
+  -- A freed slot makes the account due again; the end of the oldest lease is the fallback.
+  redis.call('HSET', account_key(account), 'full', 1)
+  return nil, math.max(number(redis.call('ZRANGE', busy, 0, 0, 'WITHSCORES')[2]), HOLD or 0)
+end
+
+-- How many mails (and recipients) the account's rates and quotas allow now, and when the next one may go.
+local function permits(account, a)
+  local mails, again, spent = math.huge, NOW, nil
+  local factor = pace_factor(a)
+  for _, rule in ipairs(RULES) do
+    local T = tonumber(a[rule[1] .. '_t'])
+    if T then
+      local count, soonest = allowance(rule, T / factor, number(a[rule[1] .. '_b'], 1), number(a[rule[1] .. '_tat']))
+      mails, again = math.min(mails, count), math.max(again, soonest)
+    end
+  end
+  local recipients = math.huge
+  for name, length in pairs({ hour = HOUR, day = DAY }) do
+    local left, ends = quota_left(account, a, name, length)
+    if left then
+      recipients = math.min(recipients, left)
+      if left == 0 then again, spent = math.max(again, ends), true end
+    end
+  end
+  if a.counts ~= 'r' then
+    mails = math.min(mails, recipients)
+    recipients = math.huge
+  end
+  return mails, recipients, again, spent
+end
+
+local function spend(account, a, mails, recipients, again)
+  local key, factor = account_key(account), pace_factor(a)
+  for _, rule in ipairs(RULES) do
+    local T = tonumber(a[rule[1] .. '_t'])
+    if T then
+      T = T / factor
+      local tat = arrival(rule, T, number(a[rule[1] .. '_tat'])) + mails * T
+      redis.call('HSET', key, rule[1] .. '_tat', n2s(tat), 'granted', NAME)
+      again = math.max(again, tat - (number(a[rule[1] .. '_b'], 1) - 1) * T)
+    end
+  end
+  for _, name in ipairs({ 'hour', 'day' }) do
+    if a[name .. '_limit'] then redis.call('HINCRBY', key, name .. '_used', a.counts == 'r' and recipients or mails) end
+  end
+  return again
 end
 
 local function serve(account, class, share)
   local due = P .. 'due:' .. class
-  local a = redis.call('HMGET', P .. 'account:' .. account, 'state', 'until', 'cap', 'second_t', 'second_b', 'second_tat',
-    'minute_t', 'minute_b', 'minute_tat', 'probe')
-  if a[1] ~= 'ready' then
-    redis.call('ZREM', due, account)
-    return
+  local function later(at) redis.call('ZADD', due, n2s(at), account) end
+  local a = read_account(account)
+  if a.state ~= 'ready' then
+    if a.state and a.state ~= 'paused' and overflows(a, false) and overflow(account, class, a) then return later(NOW) end
+    return redis.call('ZREM', due, account)
   end
-  local busy = P .. 'sending:' .. account
-  local slots = (a[10] and 1 or tonumber(a[3])) - redis.call('ZCARD', busy)
-  if slots <= 0 and not HOLD then slots = slots + redis.call('ZREMRANGEBYSCORE', busy, '-inf', NOWS) end
-  if slots <= 0 then
-    -- A freed slot makes the account due again; the end of the oldest lease is the fallback.
-    redis.call('HSET', P .. 'account:' .. account, 'full', 1)
-    local over = tonumber(redis.call('ZRANGE', busy, 0, 0, 'WITHSCORES')[2])
-    redis.call('ZADD', due, n2s(math.max(over, HOLD or 0)), account)
-    return
+  local hold = math.max(number(a.hold), number(a.stalled))
+  if hold > NOW or pace_factor(a) < 1 then
+    if overflows(a, true) and overflow(account, class, a) then return later(NOW) end
+    if hold > NOW then return later(hold) end
   end
-  local rooms = math.min(slots, share)
-  local quota, again = a[10] and 1 or rooms * BATCH, NOW
-  for _, rule in ipairs(RULES) do
-    local at = rule[2]
-    if a[at] then
-      local count, soonest = allowance(rule, tonumber(a[at]), tonumber(a[at + 1]), tonumber(a[at + 2] or 0))
-      quota = math.min(quota, count)
-      again = math.max(again, soonest)
-    end
-  end
-  if quota <= 0 then
-    redis.call('ZADD', due, n2s(again), account)
-    return
-  end
-  local taken = take(account, class, quota)
+  local mails, recipients, again, spent = permits(account, a)
+  if spent and overflows(a, false) and overflow(account, class, a) then return later(NOW) end
+  if mails <= 0 or recipients <= 0 then return later(again) end
+  local rooms, troubled = free_rooms(account, a)
+  if not rooms then return later(troubled) end
+  rooms = math.min(rooms, share)
+  local size = math.min(number(a.max_rcpt, 1), recipients)
+  mails = math.min(mails, recipients, troubled and 1 or rooms * BATCH)
+  local taken, extra = take(account, class, mails, size, recipients)
   local used = 0
-  if #taken > 0 then used = group(taken, account, rooms) end
-  for i = #taken, used + 1, -1 do
-    redis.call('LPUSH', lane(account, class), taken[i][1])
-    seen[taken[i][1]] = nil
+  if #taken > 0 then used = group(taken, account, rooms, troubled) end
+  put_back(account, class, extra)
+  local people = 0
+  for i = #taken, 1, -1 do
+    if i > used then put_back(account, class, taken[i]) else people = people + #taken[i] end
   end
-  if used > 0 then
-    for _, rule in ipairs(RULES) do
-      local at = rule[2]
-      if a[at] then
-        local T = tonumber(a[at])
-        local tat = arrival(rule, T, tonumber(a[at + 2] or 0)) + used * T
-        redis.call('HSET', P .. 'account:' .. account, rule[1] .. '_tat', n2s(tat), 'granted', NAME)
-        again = math.max(again, tat - (tonumber(a[at + 1]) - 1) * T)
-      end
-    end
-  end
-  if redis.call('LLEN', lane(account, class)) > 0 then
-    redis.call('ZADD', due, n2s(again), account)
-  else
-    redis.call('ZREM', due, account)
-  end
+  if used > 0 then again = spend(account, a, used, people, again) end
+  if redis.call('LLEN', lane(account, class)) > 0 then later(again) else redis.call('ZREM', due, account) end
 end
 
 local function pass(class, limit)

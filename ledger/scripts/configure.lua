@@ -1,24 +1,32 @@
 -- Write accounts' limits as the claim script needs them. ARGV: registry text, its version, number of accounts, then per
--- account: name, cap, second interval (us, ''), second burst, minute interval (us, ''), minute burst.
--- State and running counts are kept. Repeating is safe. Answers 1 when the registry changed.
-local changed = redis.call('HGET', P .. 'registry', 'version') ~= ARGV[2]
-redis.call('HSET', P .. 'registry', 'text', ARGV[1], 'version', ARGV[2])
+-- account its name, the number of fields, and field, value...; an empty value removes the field. `credential` names the
+-- secrets the account logs in with: another one wakes an account that waits for a person. Counts and states are kept.
+-- Repeating is safe. Answers the accounts whose credential changed.
+local changed = {}
+if ARGV[1] ~= '' then redis.call('HSET', P .. 'registry', 'text', ARGV[1], 'version', ARGV[2]) end
 local i = 4
 for _ = 1, tonumber(ARGV[3]) do
-  local name = ARGV[i]
-  local key = P .. 'account:' .. name
-  redis.call('HSETNX', key, 'state', 'ready')
-  redis.call('HSET', key, 'cap', ARGV[i + 1])
-  for index, rule in ipairs({ 'second', 'minute' }) do
-    local at = i + 2 * index
-    if ARGV[at] == '' then
-      redis.call('HDEL', key, rule .. '_t', rule .. '_b', rule .. '_tat')
-    else
-      redis.call('HSET', key, rule .. '_t', ARGV[at], rule .. '_b', ARGV[at + 1])
-    end
+  local name, fields = ARGV[i], tonumber(ARGV[i + 1])
+  local key = account_key(name)
+  local before = redis.call('HMGET', key, 'credential', 'state', 'reason', 'max_given', 'day_end')
+  if number(before[5]) <= NOW then redis.call('HDEL', key, 'day_used') end
+  i = i + 2
+  for _ = 1, fields do
+    local field, value = ARGV[i], ARGV[i + 1]
+    if value == '' then redis.call('HDEL', key, field) else redis.call('HSET', key, field, value) end
+    i = i + 2
+  end
+  local now = redis.call('HMGET', key, 'credential', 'max_given')
+  -- What splitting a packet taught stays until somebody sets another maximum.
+  if now[2] ~= before[4] then redis.call('HSET', key, 'max_rcpt', now[2]) end
+  if not before[2] then
+    redis.call('HSET', key, 'state', 'ready')
+  elseif now[1] and before[1] and now[1] ~= before[1] then
+    redis.call('HDEL', key, 'proven')
+    changed[#changed + 1] = name
+    if before[2] == 'needs_login' or (before[2] == 'parked' and before[3] ~= 'unreachable') then make_ready(name, true) end
   end
   redis.call('SADD', P .. 'accounts', name)
   make_all_due(name)
-  i = i + 6
 end
-return changed and 1 or 0
+return changed

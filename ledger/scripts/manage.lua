@@ -8,15 +8,13 @@ function verbs.pause()
   local key = P .. 'account:' .. ARGV[2]
   if redis.call('EXISTS', key) == 0 then return -1 end
   redis.call('HSET', key, 'state', 'paused', 'by', ARGV[3], 'since', NOWS)
+  redis.call('ZREM', P .. 'parked', ARGV[2])
   return 1
 end
 
 function verbs.resume()
-  local key = P .. 'account:' .. ARGV[2]
-  if redis.call('EXISTS', key) == 0 then return -1 end
-  redis.call('HSET', key, 'state', 'ready', 'since', NOWS)
-  redis.call('HDEL', key, 'by', 'reason', 'until')
-  make_all_due(ARGV[2])
+  if redis.call('EXISTS', account_key(ARGV[2])) == 0 then return -1 end
+  make_ready(ARGV[2], false)
   return 1
 end
 

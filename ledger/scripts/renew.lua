@@ -1,9 +1,12 @@
--- Say what this worker really holds. ARGV: lease (us), number of conversations, (account, conversation)..., (id, fence)...
+-- Say what this worker is and really holds. ARGV: lease (us), worker, threads, number of conversations, (account, conversation)..., (id, fence)...
 -- Answers the ids that it no longer holds. What is not renewed comes back after one lease.
 local TO = n2s(NOW + tonumber(ARGV[1]))
-local count = tonumber(ARGV[2])
+local worker, count = ARGV[2], tonumber(ARGV[4])
 holding(tonumber(ARGV[1]))
-local i = 3
+redis.call('ZADD', P .. 'workers', TO, worker)
+redis.call('HSET', P .. 'worker:' .. worker, 'threads', ARGV[3], 'seen', NOWS, 'conversations', count)
+redis.call('EXPIRE', P .. 'worker:' .. worker, 86400)
+local i = 5
 for _ = 1, count do
   redis.call('ZADD', P .. 'sending:' .. ARGV[i], 'XX', TO, ARGV[i + 1])
   i = i + 2

@@ -4,19 +4,28 @@
 --   sent  code, enhanced, words, provider id, microseconds, history or ''
 --   retry delay (us), spend (0|1), cause, code, enhanced, words, history
 --   end   state, cause, code, enhanced, words, history
---   back                                    unstarted: to the head of its lane, permit and attempt returned
---   free  (id: conversation, fence: account)   the conversation is over
---   park  (id: account, fence: '') until (us from now, 0: a person), cause, words -> 1 parked, 0 was not ready
+--   back  refund (0|1)                      unstarted: to the head of its lane, permit and attempt returned
+--   free  (id: conversation, fence: account) verdict (good|bad|none), words -> 2 when the account parked just now, 3 when
+--                                           it proved well again; the conversation is over
+--   park  (id: account, fence: state) until (us from now, 0: a person), cause, words -> 1 parked just now, 0 was not ready
+--   slow  (id: account, fence: '') hold (us) -> 1 slowed just now, 0 was slow already
+--   split (id: account, fence: '') recipients of the refused mail: fewer from now on
+--   stall (id: account, fence: '')          a conversation hangs: begin no other for a while
 -- Repeating a settled entry is safe: it answers 1 again.
 -- The last attempt starts this long (us) before the deadline instead of never.
 local LAST_CALL = 5000000
+-- A hanging conversation keeps others away for so long (us) unless it is reported again.
+local STALL = 10000000
 local answers = {}
 local i = 2
 
--- Only the last grant can be undone exactly: taken back from an older one, a permit would let the rate be exceeded.
+-- Only the last grant of a rate can be undone exactly: taken back from an older one, a permit would let the rate be
+-- exceeded. A quota's count may always be given back.
 local function release_permit(account, conversation)
-  local key = P .. 'account:' .. account
-  local a = redis.call('HMGET', key, 'granted', 'second_t', 'second_tat', 'minute_t', 'minute_tat')
+  local key = account_key(account)
+  local a = redis.call('HMGET', key, 'granted', 'second_t', 'second_tat', 'minute_t', 'minute_tat', 'hour_used', 'day_used')
+  if number(a[6]) > 0 then redis.call('HINCRBY', key, 'hour_used', -1) end
+  if number(a[7]) > 0 then redis.call('HINCRBY', key, 'day_used', -1) end
   if not a[1] or not conversation or a[1] ~= string.match(conversation, '^(.*)%.%d+$') then return false end
   if a[2] and a[3] then redis.call('HSET', key, 'second_tat', n2s(tonumber(a[3]) - tonumber(a[2]))) end
   if a[4] and a[5] then redis.call('HSET', key, 'minute_tat', n2s(tonumber(a[5]) - tonumber(a[4]))) end
@@ -99,6 +108,8 @@ verbs['end'] = function(id, fence)
 end
 
 function verbs.back(id, fence)
+  local refund = ARGV[i] == '1'
+  i = i + 1
   local record = P .. 'delivery:' .. id
   local r = redis.call('HMGET', record, 'state', 'fence', 'account', 'class', 'conversation')
   if r[1] ~= 'leased' or r[2] ~= fence then return r[1] == 'waiting' and r[2] == fence and 1 or 0 end
@@ -106,29 +117,47 @@ function verbs.back(id, fence)
   redis.call('HINCRBY', record, 'attempt', -1)
   redis.call('ZREM', P .. 'lease', id)
   to_lane(id, r[3], r[4], true)
-  if release_permit(r[3], r[5]) then make_due(r[3], r[4]) end
+  if refund and release_permit(r[3], r[5]) then make_due(r[3], r[4]) end
   wake()
   return 1
 end
 
 function verbs.free(conversation, account)
-  redis.call('ZREM', P .. 'sending:' .. account, conversation)
-  if redis.call('HDEL', P .. 'account:' .. account, 'full', 'probe') > 0 then make_all_due(account) end
+  local verdict, words = ARGV[i], ARGV[i + 1]
+  i = i + 2
+  redis.call('ZREM', P .. 'troubled', conversation)
+  local answer = 1
+  if redis.call('ZREM', P .. 'sending:' .. account, conversation) == 1 then
+    if verdict == 'good' and went_well(account) then answer = 3 end
+    if verdict == 'bad' and went_badly(account, words) then answer = 2 end
+  end
+  if redis.call('HDEL', account_key(account), 'full', 'stalled') > 0 or verdict ~= 'none' then make_all_due(account) end
+  return answer
+end
+
+function verbs.park(account, state)
+  local lasts, cause, words = tonumber(ARGV[i]), ARGV[i + 1], ARGV[i + 2]
+  i = i + 3
+  if redis.call('HGET', account_key(account), 'state') ~= 'ready' then return 0 end
+  set_state(account, state, cause, words, lasts)
   return 1
 end
 
-function verbs.park(account)
-  local key = P .. 'account:' .. account
-  local lasts, cause, words = tonumber(ARGV[i]), ARGV[i + 1], ARGV[i + 2]
-  i = i + 3
-  if redis.call('HGET', key, 'state') ~= 'ready' then return 0 end
-  redis.call('HSET', key, 'state', 'parked', 'reason', cause, 'words', words, 'since', NOWS, 'until',
-    lasts > 0 and n2s(NOW + lasts) or '0')
-  if lasts > 0 then
-    redis.call('ZADD', P .. 'parked', n2s(NOW + lasts), account)
-  else
-    redis.call('ZREM', P .. 'parked', account)
-  end
+function verbs.slow(account)
+  local hold = tonumber(ARGV[i])
+  i = i + 1
+  return slow_down(account, hold) and 1 or 0
+end
+
+function verbs.split(account)
+  local size = tonumber(ARGV[i])
+  i = i + 1
+  redis.call('HSET', account_key(account), 'max_rcpt', math.max(1, math.floor(size / 2)))
+  return 1
+end
+
+function verbs.stall(account)
+  redis.call('HSET', account_key(account), 'stalled', n2s(NOW + STALL))
   return 1
 end
 

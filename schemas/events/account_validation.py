@@ -19,6 +19,7 @@ class AccountValidation(Event):
     deadline = timedelta(hours=24)
     on_unknown = "resend"
     sensitive = True
+    cooldown = timedelta(seconds=60)
     sample = "someone signed up, was invited, changed their address or is asked to confirm it again"
 
     recipient: OneRecipient
@@ -39,6 +40,9 @@ class AccountValidation(Event):
 
     def to(self) -> tuple[Recipient, ...]:
         return (self.recipient,)
+
+    def cooldown_key(self) -> str:
+        return self.purpose
 
     def links(self) -> Iterator[tuple[str, str]]:
         yield "action_url", self.action_url

@@ -109,6 +109,7 @@ class Event(Part):
     deadline: ClassVar[timedelta] = timedelta(hours=48)
     on_unknown: ClassVar[Literal["resend", "hold"]] = "hold"
     sensitive: ClassVar[bool] = False
+    cooldown: ClassVar[timedelta | None] = None  # least time between two of its kind to the same recipient
     sample: ClassVar[str] = ""  # one line for people: when this kind is sent
 
     @classmethod
@@ -135,6 +136,15 @@ class Event(Part):
     def supersede_key(self, recipient: Recipient) -> str | None:
         """Of several waiting deliveries with the same key only the newest leaves; None supersedes nothing."""
         return None
+
+    def cooldown_key(self) -> str:
+        """Tells events apart that have cooldowns of their own, beside kind and recipient."""
+        return ""
+
+    @property
+    def shares_mail(self) -> bool:
+        """Whether its recipients may get one mail together, unseen by each other."""
+        return False
 
     @property
     def is_urgent(self) -> bool:

@@ -89,3 +89,7 @@ class DataChange(Event):
     def is_urgent(self) -> bool:
         """As the event itself says."""
         return self.urgent
+
+    @property
+    def shares_mail(self) -> bool:
+        return self.together

@@ -56,6 +56,8 @@ class House:
         self.queries = Queries(self.store)
         self.workers: list[subprocess.Popen[bytes]] = []
         configure(self.store, self.registry)
+        for name in self.registry.accounts:  # accounts that have sent before: new ones begin with one conversation
+            self.store.redis.hset(self.store.key(f"account:{name}"), "proven", 1)
 
     def start_worker(self, **settings: Any) -> subprocess.Popen[bytes]:
         """A worker process; its log is `log()`."""

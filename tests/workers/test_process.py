@@ -34,20 +34,31 @@ def after(seconds: float, reply: str = TAKEN) -> Callable[[Peer, str], str]:
 
 
 class Gate:
-    """Holds every answer until it is opened."""
+    """Holds every answer but the first `free` ones until it is opened."""
 
-    def __init__(self, reply: str = TAKEN) -> None:
+    def __init__(self, reply: str = TAKEN, *, free: int = 0) -> None:
         self.reply = reply
+        self.free = free
         self.reached = threading.Semaphore(0)
         self.opened = threading.Event()
 
     def __call__(self, peer: Peer, line: str) -> str:
+        self.free -= 1
+        if self.free >= 0:
+            return self.reply
         self.reached.release()
         self.opened.wait(30)
         return self.reply
 
     def wait_until_reached(self) -> None:
         assert self.reached.acquire(timeout=10), "the server was never asked"
+
+
+def prove(house: House) -> str:
+    """Send one mail, so that the account is known to work."""
+    (identity,) = house.publish(reset_link())
+    house.wait_for(identity, "sent")
+    return identity
 
 
 def test_every_kind_leaves_and_is_sent(make_house: MakeHouse) -> None:
@@ -91,24 +102,26 @@ def test_a_killed_worker_loses_nothing_and_what_was_leased_leaves_once(make_hous
 
 
 def test_sigterm_gives_back_what_is_unstarted_and_lets_the_rest_end(make_house: MakeHouse) -> None:
-    gate = Gate()
+    gate = Gate(free=1)
     with ScriptedServer(polite(DOT=gate)) as server:
         house = make_house(main=smtp(server.port))
         worker = house.start_worker()
+        first = prove(house)
         ids = house.publish(*(reset_link() for _ in range(60)))
-        for _ in range(4):
-            gate.wait_until_reached()
+        gate.wait_until_reached()
         worker.send_signal(signal.SIGTERM)
-        until(lambda: house.states(ids) == {"waiting": 56, "sending": 4}, 3)
+        until(lambda: set(house.states(ids)) == {"waiting", "sending"}, 3, what="the return of all that is unstarted")
+        busy = house.states(ids)["sending"]
+        assert 1 <= busy <= 4
         assert worker.poll() is None
         gate.opened.set()
         assert worker.wait(10) == 0
-        assert house.states(ids) == {"waiting": 56, "sent": 4}
+        assert house.states(ids) == {"waiting": 60 - busy, "sent": busy}
         assert {house.status(identity).attempt for identity in ids} == {0, 1}
-        assert copies(server).total() == 4
+        assert copies(server).total() == busy + 1
         house.start_worker()
         assert house.wait_for_the_end(ids) == {"sent": 60}
-        assert copies(server) == dict.fromkeys(ids, 1)
+        assert copies(server) == dict.fromkeys([first, *ids], 1)
 
 
 def test_sigterm_does_not_wait_for_ever_for_one_that_hangs(make_house: MakeHouse) -> None:
@@ -193,9 +206,8 @@ def test_redis_killed_and_restarted_in_mid_run_loses_nothing(make_house: MakeHou
         publisher.start()
         until(lambda: len(server.bodies) >= 60)
         redis.kill()
-        until(lambda: trouble, what="a refused publish")
+        until(lambda: len(trouble) >= 5, what="refused publishes")
         in_flight = 4
-        time.sleep(1.0)  # the outage itself
         before = len(server.bodies)
         redis.start()
         back_at = time.monotonic()
@@ -233,17 +245,19 @@ def test_a_stalled_worker_that_comes_back_sends_nothing_more(make_house: MakeHou
 
 
 def test_a_reset_link_superseded_while_leased_is_not_sent(make_house: MakeHouse) -> None:
-    gate, person = Gate(), somebody()
+    gate, person = Gate(free=1), somebody()
     with ScriptedServer(polite(DOT=gate)) as server:
         house = make_house(main=smtp(server.port, limits={"max_connections": 1}))
         house.start_worker(threads=1)
+        prove(house)
         first, old = house.publish(reset_link(), reset_link(person, token="old"))
         gate.wait_until_reached()
         until(lambda: house.status(old).state == "leased")
         (new,) = house.publish(reset_link(person, token="new"))
         gate.opened.set()
         assert house.wait_for_the_end([first, old, new]) == {"sent": 2, "discarded": 1}
-        assert copies(server) == {first: 1, new: 1}
+        assert {first, new} <= set(copies(server))
+        assert old not in copies(server)
         assert house.status(old).cause == "superseded"
 
 
@@ -351,7 +365,7 @@ def test_a_failing_run_tells_the_log_no_secret_link_or_address(make_house: MakeH
         house.workers[0].send_signal(signal.SIGTERM)
         assert house.workers[0].wait(15) == 0
     log = house.log()
-    assert "delivery.not_sent" in log
+    assert "delivery.failed" in log
     for person in people:
         assert person.address not in log
         assert person.address.partition("@")[0] not in log

@@ -1,0 +1,113 @@
+"""How fast and at what price events become delivered mail, beside a plain smtplib loop in the same run.
+
+    python bench/throughput.py [--deliveries 10000] [--processes 1] [--threads 8] [--rounds 3] [--fsync everysec]
+
+Each round publishes N reset links, waits until an SMTP sink on loopback took them all, and then sends N ready-made
+mails through smtplib over one reused connection. CPU counts publisher, workers and Redis; the sink and the loop's own
+rendering are left out. Latency of publishing is measured apart, one event at a time, 100 a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import smtplib
+import statistics
+import time
+from typing import Any
+
+from stage import TENANTS, Stage, account, peak_memory, percentile, reset_link, stage, wait_until
+
+
+def postier_round(play: Stage, count: int) -> dict[str, float]:
+    """Publish and deliver `count` events."""
+    before, had, began = play.cpu(), play.sink.count(), time.monotonic()
+    for start in range(0, count, 100):
+        play.client.publish_many([reset_link(start + i) for i in range(min(100, count - start))], tenant="school")
+    published = time.monotonic() - began
+    wait_until(lambda: play.sink.count() - had >= count, 300, "every delivery to arrive")
+    took = time.monotonic() - began
+    after = play.cpu()
+    spent = {name: (after[name] - before[name]) / count * 1000 for name in after}
+    return {
+        "deliveries_per_second": count / took,
+        "published_per_second": count / published,
+        "cpu_s_per_1000": sum(spent.values()),
+        **{f"cpu_s_per_1000_{name}": value for name, value in spent.items()},
+    }
+
+
+def smtplib_round(play: Stage, count: int) -> dict[str, float]:
+    """Send `count` copies of one ready-made mail with the standard library."""
+    mail = b"From: a@example.org\r\nTo: b@example.com\r\nSubject: hello\r\n\r\n" + b"x" * 70 + b"\r\n" * 1
+    mail += (b"y" * 70 + b"\r\n") * 160
+    began, spent = time.monotonic(), time.process_time()
+    with smtplib.SMTP("127.0.0.1", play.sink.port) as line:
+        line.ehlo()
+        for _ in range(count):
+            line.sendmail("a@example.org", ["b@example.com"], mail)
+    took = time.monotonic() - began
+    return {"per_second": count / took, "cpu_s_per_1000": (time.process_time() - spent) / count * 1000}
+
+
+def publish_latency(play: Stage, count: int) -> list[float]:
+    """Milliseconds from calling publish to its answer, at 100 a second."""
+    times = []
+    for number in range(count):
+        began = time.perf_counter()
+        play.client.publish(reset_link(number), tenant="school")
+        times.append((time.perf_counter() - began) * 1000)
+        time.sleep(max(0.0, 0.01 - times[-1] / 1000))
+    return times
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--deliveries", type=int, default=10_000)
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--fsync", choices=["always", "everysec", "no"], default="everysec")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    accounts = 'default_account = "main"\n' + account("main") + TENANTS
+    with stage(accounts, processes=options.processes, threads=options.threads, fsync=options.fsync) as play:
+        ours, theirs = [], []
+        postier_round(play, 500)
+        for number in range(options.rounds):
+            ours.append(postier_round(play, options.deliveries))
+            theirs.append(smtplib_round(play, options.deliveries))
+            if not options.json:
+                print(f"round {number + 1}: {_short(ours[-1])} | smtplib {_short(theirs[-1])}", flush=True)
+        latency = publish_latency(play, 500)
+        wait_until(lambda: play.client.status("-") is None, 5, "Redis")
+        memory = {f"worker_{i}": round(peak_memory(worker.pid), 1) for i, worker in enumerate(play.workers)}
+    median = {key: round(statistics.median(row[key] for row in ours), 3) for key in ours[0]}
+    loop = {key: round(statistics.median(row[key] for row in theirs), 3) for key in theirs[0]}
+    result: dict[str, Any] = {
+        "deliveries": options.deliveries,
+        "rounds": options.rounds,
+        "fsync": options.fsync,
+        "postier": median,
+        "spread_cpu_s_per_1000": [
+            round(min(r["cpu_s_per_1000"] for r in ours), 3),
+            round(max(r["cpu_s_per_1000"] for r in ours), 3),
+        ],
+        "smtplib_loop": loop,
+        "cpu_ratio_to_smtplib": round(median["cpu_s_per_1000"] / loop["cpu_s_per_1000"], 2),
+        "publish_ms": {"p50": round(percentile(latency, 0.5), 2), "p99": round(percentile(latency, 0.99), 2)},
+        "peak_memory_mb": memory,
+    }
+    print(json.dumps(result) if options.json else json.dumps(result, indent=2))
+
+
+def _short(row: dict[str, float]) -> str:
+    return ", ".join(
+        f"{key} {value:.2f}"
+        for key, value in row.items()
+        if key in ("deliveries_per_second", "per_second", "cpu_s_per_1000")
+    )
+
+
+if __name__ == "__main__":
+    main()

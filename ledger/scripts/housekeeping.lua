@@ -1,0 +1,77 @@
+-- What every claim does first, each bounded: take back expired leases, promote what is due, expire, try parked accounts again,
+-- forget what is over.
+local WORKER, WANTED, BATCH, LEASE = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local BOUND, CRASHES, KEPT, NAME = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
+local TO = n2s(NOW + LEASE)
+local HOLD = holding(LEASE)
+
+local function reap()
+  if HOLD then return end
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'lease', '-inf', NOWS, 'LIMIT', 0, BOUND)) do
+    local record = P .. 'delivery:' .. id
+    local r = redis.call('HMGET', record, 'state', 'account', 'class', 'conversation', 'on_unknown', 'attempt', 'fence', 'worker')
+    redis.call('ZREM', P .. 'lease', id)
+    if r[2] and r[4] then redis.call('ZREM', P .. 'sending:' .. r[2], r[4]) end
+    if r[4] then redis.call('ZREM', P .. 'troubled', r[4]) end
+    if r[1] == 'leased' or r[1] == 'sending' then
+      local crashes = redis.call('HINCRBY', record, 'crashes', 1)
+      local what = r[1] == 'leased' and 'crashed' or 'unknown'
+      note(id, cjson.encode({ what = what, attempt = tonumber(r[6]), account = r[2], worker = r[8] }))
+      if r[1] == 'sending' and r[5] == 'hold' then
+        redis.call('HSET', record, 'state', 'unknown', 'cause', 'worker_died', 'ended_at', NOWS)
+        finish(id, 'unknown', false)
+      elseif crashes >= CRASHES then
+        redis.call('HSET', record, 'state', 'failed', 'cause', 'crashed', 'ended_at', NOWS)
+        finish(id, 'failed', false)
+      else
+        redis.call('HSET', record, 'state', 'waiting', 'cause', r[1] == 'sending' and 'outcome_unknown' or 'crashed')
+        to_lane(id, r[2], r[3], true)
+      end
+    end
+    if r[2] then make_all_due(r[2]) end
+  end
+end
+
+local function promote()
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'scheduled', '-inf', NOWS, 'LIMIT', 0, BOUND)) do
+    redis.call('ZREM', P .. 'scheduled', id)
+    local r = redis.call('HMGET', P .. 'delivery:' .. id, 'state', 'account', 'class', 'attempt')
+    if r[1] == 'waiting' then to_lane(id, r[2], r[3], tonumber(r[4]) > 0) end
+  end
+end
+
+local function expire(id)
+  redis.call('HSET', P .. 'delivery:' .. id, 'state', 'expired', 'ended_at', NOWS)
+  note(id, cjson.encode({ what = 'expired' }))
+  redis.call('ZREM', P .. 'scheduled', id)
+  finish(id, 'expired', false)
+end
+
+local function expire_overdue()
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'deadline', '-inf', NOWS, 'LIMIT', 0, BOUND)) do
+    if redis.call('HGET', P .. 'delivery:' .. id, 'state') == 'waiting' then
+      expire(id)
+    else -- an attempt is under way: its outcome decides, or the next look does
+      redis.call('ZADD', P .. 'deadline', TO, id)
+    end
+  end
+end
+
+-- A parked account whose time has come is tried again: its first mail is the probe.
+local function unpark()
+  for _, account in ipairs(redis.call('ZRANGEBYSCORE', P .. 'parked', '-inf', NOWS, 'LIMIT', 0, BOUND)) do
+    redis.call('ZREM', P .. 'parked', account)
+    if redis.call('HGET', account_key(account), 'state') == 'parked' then make_ready(account, true) end
+  end
+end
+
+local function forget()
+  for _, state in ipairs({ 'sent', 'discarded' }) do
+    local old = redis.call('ZRANGEBYSCORE', P .. 'ended:' .. state, '-inf', n2s(NOW - KEPT * 1000000), 'LIMIT', 0, BOUND)
+    for _, id in ipairs(old) do
+      gather('ZREM', P .. 'ended:' .. state, id)
+      gather('UNLINK', '', P .. 'delivery:' .. id)
+      gather('UNLINK', '', P .. 'history:' .. id)
+    end
+  end
+end
