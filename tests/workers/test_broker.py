@@ -1,0 +1,64 @@
+"""The broker inside Dramatiq, and the traps of the stock one that it keeps out of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import dramatiq
+import pytest
+from dramatiq.errors import BrokerError
+from dramatiq.worker import Worker
+
+from postier.ledger.claims import Claims
+from postier.ledger.store import Store
+from postier.workers.broker import ACTOR, QUEUE, LaneBroker
+from tests.workers.kit import LEASE
+
+
+@pytest.fixture
+def broker(store: Store) -> Iterator[LaneBroker]:
+    claims = Claims(store, "w1", lease=LEASE, crash_limit=3, keep_sent=3600)
+    broker = LaneBroker(claims, threads=2, size=4, seconds=5)
+    yield broker
+    broker.close()
+
+
+def test_no_delay_queue_is_announced_so_nothing_waits_in_a_workers_memory(broker: LaneBroker) -> None:
+    dramatiq.actor(lambda conversation: None, actor_name=ACTOR, queue_name=QUEUE, broker=broker)
+    assert broker.get_declared_queues() == {QUEUE}
+    assert broker.get_declared_delay_queues() == set()
+    worker = Worker(broker, worker_threads=1)
+    worker.start()
+    try:
+        assert set(worker.consumers) == {QUEUE}
+    finally:
+        worker.stop(timeout=5000)
+
+
+@pytest.mark.parametrize("delay", [None, 1000])
+def test_dramatiq_messages_are_refused(broker: LaneBroker, delay: int | None) -> None:
+    actor = dramatiq.actor(lambda conversation: None, actor_name=ACTOR, queue_name=QUEUE, broker=broker)
+    with pytest.raises(BrokerError):
+        actor.send_with_options(args=("x",), delay=delay)
+
+
+def test_none_of_dramatiqs_retries_limits_or_results_takes_part(broker: LaneBroker) -> None:
+    names = {type(middleware).__name__ for middleware in broker.middleware}
+    assert not names & {"Retries", "AgeLimit", "TimeLimit", "Results", "Callbacks", "Pipelines", "Shutdown"}
+
+
+def test_a_worker_without_mail_hardly_asks(broker: LaneBroker, store: Store) -> None:
+    dramatiq.actor(lambda conversation: None, actor_name=ACTOR, queue_name=QUEUE, broker=broker)
+    worker = Worker(broker, worker_threads=2)
+    worker.start()
+    try:
+        before = scripts(store)
+        store.redis.blpop([store.key("nothing")], timeout=2)
+        assert 1 <= scripts(store) - before <= 12
+    finally:
+        worker.stop(timeout=5000)
+
+
+def scripts(store: Store) -> int:
+    stats = store.redis.info("commandstats")
+    return sum(stats.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("evalsha", "eval"))
