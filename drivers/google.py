@@ -101,6 +101,7 @@ class GoogleDriver(Driver[GoogleOptions]):
             "username": options.mailbox,
             "allow_plain_login": options.smtp_security == "none",
             "timeout_ms": options.timeout_ms,
+            "final_timeout": options.final_timeout,
             "envelope_from": options.envelope_from,
             "ca_file": options.ca_file,
             "allow_hosts": options.allow_hosts,

@@ -40,7 +40,8 @@ class GoogleOptions(DriverOptions):
     `client_secret` and `refresh_token`.
 
     `token_url`, `smtp_host`, `smtp_port` and `smtp_security` are Google's unless given; other hosts must be named in
-    `allow_hosts`, which opens the egress guard as in the `smtp` driver. `timeout_ms` is milliseconds per reply.
+    `allow_hosts`, which opens the egress guard as in the `smtp` driver. `timeout_ms` is milliseconds per reply,
+    `final_timeout` seconds for the verdict on a mail.
     """
 
     mailbox: Annotated[str, StringConstraints(max_length=320)]
@@ -56,6 +57,7 @@ class GoogleOptions(DriverOptions):
     ca_file: str | None = None
     allow_hosts: tuple[str, ...] = ()
     timeout_ms: int = Field(default=30_000, ge=100, le=600_000)
+    final_timeout: float = Field(default=600.0, gt=0, le=3_600)
 
     @field_validator("mailbox")
     @classmethod
@@ -132,7 +134,7 @@ class GoogleLogin:
                 if answer.status_code != 200 or not payload.get("access_token"):
                     raise google_refusal(payload, answer.status_code, by_person=options.service_account is None)
                 life = min(max(float(payload.get("expires_in") or 0), 0.0), 86_400.0)
-                return Grant.lasting(str(payload["access_token"]), life, time.time())
+                return Grant.lasting(payload["access_token"], life, time.time())
             except DeliveryError:
                 raise
             except (ValueError, TypeError, AttributeError) as error:

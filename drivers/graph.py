@@ -92,10 +92,10 @@ class GraphSender:
                 context=self._context(),
                 before_body=announce,
             )
-        except (NotSent, TimeoutError) as error:
-            if isinstance(error, NotSent) and error.certificate:
+        except NotSent as error:
+            if error.certificate:
                 raise AccountError(str(error), stage="connect") from None
-            raise Unreachable(str(error) or "no answer in time", stage="connect") from None
+            raise Unreachable(str(error), stage="connect") from None
         except NoAnswer as error:
             evidence = {"octets": error.octets, "client_request_id": headers["client-request-id"]}
             raise OutcomeUnknown(f"Graph had the whole mail, then: {error}", evidence=evidence, stage="http") from None

@@ -181,7 +181,7 @@ class EntraLogin:
         life = min(max(float(result.get("expires_in") or 0), 0.0), _LONGEST_TOKEN)
         due = result.get("refresh_on")
         return Grant.lasting(
-            str(result["access_token"]), life, now, refresh_in=max(float(due) - now, 0.0) if due else None, state=state
+            result["access_token"], life, now, refresh_in=max(float(due) - now, 0.0) if due else None, state=state
         )
 
 

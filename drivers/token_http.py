@@ -94,8 +94,8 @@ class TokenHttp:
             if error.certificate:
                 raise AccountError(str(error), stage="auth") from None
             raise oauth_unavailable(str(error)) from None
-        except (NoAnswer, TimeoutError) as error:
-            raise oauth_unavailable(str(error) or "no answer in time") from None
+        except NoAnswer as error:
+            raise oauth_unavailable(str(error)) from None
 
 
 def guarded(known: frozenset[str], guard: Callable[[str, int], list[tuple[str, int]]]) -> Resolve:

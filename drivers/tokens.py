@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from postier.schemas.errors import AuthenticationFailed, DeliveryError, PostierE
 REQUEST_SECONDS = 10.0  # everything one token costs: look-up, connection, all requests
 REQUEST_OCTETS = 65_536  # of one answer
 
+_TOKEN = re.compile(r"[\x21-\x7e]{1,65536}")
 _ALONE_SECONDS = REQUEST_SECONDS + 5
 _WORTHLESS = 30.0  # seconds before its end: a token must survive the trip
 _EARLY = 300.0  # seconds before its end, when the service does not say when to renew
@@ -40,9 +42,14 @@ class Grant:
 
     @classmethod
     def lasting(
-        cls, token: str, expires_in: float, now: float, *, refresh_in: float | None = None, state: str = ""
+        cls, token: object, expires_in: float, now: float, *, refresh_in: float | None = None, state: str = ""
     ) -> Grant:
-        """A token with so many seconds to live; without `refresh_in` it is renewed five minutes early."""
+        """A token with so many seconds to live; without `refresh_in` it is renewed five minutes early.
+
+        Raises TemporaryError for one that could not stand in a header: it would end the line, or the driver.
+        """
+        if not isinstance(token, str) or not _TOKEN.fullmatch(token):
+            raise oauth_unavailable("the token service gave something that is no token")
         due = refresh_in if refresh_in is not None else max(expires_in - _EARLY, expires_in / 2)
         return cls(token, now + expires_in, now + due, state)
 

@@ -26,7 +26,7 @@ from postier.schemas.errors import (
     Unreachable,
 )
 from tests.drivers.conftest import Certificates
-from tests.drivers.oauth.services import Microsoft, graph_error
+from tests.drivers.oauth.services import Graph, Microsoft, graph_error
 from tests.drivers.oauth.web import Reply, cut, half, silence
 
 
@@ -266,7 +266,7 @@ def test_nothing_is_handed_over_to_a_closed_port(microsoft: Microsoft) -> None:
 
 
 def test_a_stranger_in_graphs_place_gets_no_token(microsoft: Microsoft, certificates: Certificates) -> None:
-    with Microsoft(certificates.self_signed, certificates.ca_file).graph.web as stranger:
+    with Graph(certificates.self_signed).web as stranger:
         error = failure(microsoft, graph_url=stranger.url)
 
     assert isinstance(error, AccountError)

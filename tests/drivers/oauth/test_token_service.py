@@ -334,6 +334,16 @@ def test_no_secret_shows_in_errors_logs_or_reprs(
     assert MAILBOX not in "".join(part for part in shown if "Error" in part)
 
 
+@pytest.mark.parametrize("token", ["", "a b", "x\r\nBcc: y@example.com", "x\x01y", "jeton-é", None, 7.5, {}])
+def test_a_token_that_could_not_stand_in_a_header_is_none(microsoft: Microsoft, token: object) -> None:
+    microsoft.entra.more = {"access_token": token}
+
+    error = failure(microsoft)
+
+    assert isinstance(error, TemporaryError)
+    assert not microsoft.graph.requests
+
+
 def test_an_answer_of_just_under_64_kb_is_read_whole(microsoft: Microsoft) -> None:
     microsoft.entra.more = {"padding": "x" * 65_000}
 

@@ -120,7 +120,10 @@ class Web:
 
             def _serve(self) -> None:
                 self.close_connection = True
-                octets = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                length = int(self.headers.get("Content-Length") or 0)
+                octets = self.rfile.read(length)
+                if len(octets) < length:
+                    return
                 parts = urlsplit(self.path)
                 query = {name: values[0] for name, values in parse_qs(parts.query).items()}
                 headers = {name.lower(): value for name, value in self.headers.items()}
@@ -139,18 +142,13 @@ class Web:
             daemon_threads = False
             request_queue_size = 256
 
-            def verify_request(self, request: Any, client_address: Any) -> bool:
-                if not web.accepting:
-                    web.connections += 1
-                return web.accepting
-
             def handle_error(self, request: Any, client_address: Any) -> None:
                 """A client that turns away at the handshake is part of some tests."""
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self.port = int(self._server.server_address[1])
         self.url = f"{'https' if context else 'http'}://localhost:{self.port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
+        self._thread = threading.Thread(target=self._accept)
 
     def __enter__(self) -> Web:
         self._thread.start()
@@ -158,9 +156,22 @@ class Web:
 
     def __exit__(self, *_: object) -> None:
         self.ended.set()
-        for sock in self._socks:
+        for sock in list(self._socks):
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
-        self._server.shutdown()
-        self._server.server_close()
+        with contextlib.suppress(OSError):
+            self._server.socket.shutdown(socket.SHUT_RDWR)
         self._thread.join(5)
+        self._server.server_close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, address = self._server.socket.accept()
+            except OSError:
+                return
+            if self.accepting:
+                self._server.process_request(sock, address)
+            else:
+                self.connections += 1
+                sock.close()
