@@ -13,126 +13,26 @@ from __future__ import annotations
 import json
 import ssl
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
-from functools import partial
-from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
-from urllib.parse import urlsplit
+from typing import Any, ClassVar, TypeVar
 
 import httpx2
-from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
+from pydantic import SecretStr
 
-from postier.drivers.base import CheckStep, Driver, DriverOptions, Ports
+from postier.drivers.base import CheckStep, Driver, Ports
 from postier.drivers.egress import Resolver, public_only_resolver
+from postier.drivers.http_answers import Answer, Known, crowded, lost, refusal, suppressed
 from postier.drivers.http_check import check_steps
+from postier.drivers.http_options import ApiOptions, Key
 from postier.drivers.http_wire import Call, Dialler, anywhere, transport
-from postier.drivers.replies import ReplyClass, classify
-from postier.drivers.smtp_words import safe_words, wished_wait
+from postier.drivers.smtp_words import safe_words
 from postier.schemas.email import Email, Mailbox
-from postier.schemas.errors import (
-    AuthenticationFailed,
-    ConfigurationError,
-    DeliveryError,
-    EmailRefused,
-    OutcomeUnknown,
-    RateLimited,
-    RecipientRefused,
-    SenderRefused,
-    TemporaryError,
-    Unreachable,
-)
+from postier.schemas.errors import ConfigurationError, DeliveryError, SenderRefused, TemporaryError
+
+__all__ = ["Answer", "ApiDriver", "ApiOptions", "Key", "Known", "crowded", "hidden", "suppressed"]
 
 MAX_ANSWER = 65_536  # octets
-_LONGEST_WAIT = 86_400.0  # seconds
-_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
-_RESETS = ("retry-after", "x-sib-ratelimit-reset", "x-ratelimit-reset")
-
-Cause = Callable[..., DeliveryError]
-suppressed: Cause = partial(RecipientRefused, suppress=True)
-crowded: Cause = partial(RateLimited, too_many_recipients=True)
-
-
-def _one_word(value: SecretStr) -> SecretStr:
-    secret = value.get_secret_value()
-    if not secret or not secret.isascii() or not secret.isprintable() or " " in secret:
-        raise ValueError("must be one word of ASCII characters (a line end or space copied along?)")
-    return value
-
-
-Key = Annotated[SecretStr, AfterValidator(_one_word)]
-
-
-class ApiOptions(DriverOptions):
-    """How to reach an HTTP API.
-
-    `timeout` is seconds for the whole call, connecting included. `base_url` replaces the provider's own address and
-    then passes the egress guard: `https`, or `http` to a loopback host that `allow_hosts` names. `allow_hosts` opens
-    the guard, which else lets public hosts through on mail ports alone: a host on 443 must be named there (hosts,
-    addresses, networks, each with an optional `:port`). A resolver handed in through the ports goes before it.
-    `ca_file` replaces the system's authorities.
-    """
-
-    timeout: float = Field(default=30.0, gt=0, le=600)
-    base_url: Annotated[str, Field(max_length=500)] | None = None
-    allow_hosts: tuple[str, ...] = ()
-    ca_file: str | None = None
-
-    @field_validator("base_url")
-    @classmethod
-    def _base_url_is_an_address_alone(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        try:
-            parts = urlsplit(value)
-            usable = bool(parts.hostname) and parts.port != 0 and value.isascii() and value.isprintable()
-        except ValueError:
-            usable = False
-        if not usable or " " in value or parts.scheme not in ("https", "http"):
-            raise ValueError("must look like https://host or https://host:port/path")
-        if parts.username is not None or parts.query or parts.fragment:
-            raise ValueError("must have no user, query or fragment")
-        return value.rstrip("/")
-
-    @model_validator(mode="after")
-    def _clear_text_stays_at_home(self) -> ApiOptions:
-        parts = urlsplit(self.base_url or "")
-        named = {entry.strip("[]").removesuffix(f":{parts.port}").strip("[]") for entry in self.allow_hosts}
-        if parts.scheme == "http" and not (parts.hostname in _LOOPBACK and parts.hostname in named):
-            raise ValueError("base_url: must be https (http only to a loopback host that allow_hosts names)")
-        return self
-
-
-class Known(NamedTuple):
-    """One answer the provider documents: what is given must match, and says what it means.
-
-    `code` is the provider's own error code, `words` a part of its text, both in lower case.
-    """
-
-    cause: Cause
-    status: int | None = None
-    code: str | None = None
-    words: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What came back; `body` is cut at 64 kB and may be incomplete."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes = field(repr=False)
-
-    def json(self) -> dict[str, Any]:
-        """The body as a JSON object; empty when it is none."""
-        with suppress(ValueError, RecursionError):
-            value = json.loads(self.body)
-            if isinstance(value, dict):
-                return value
-        return {}
-
 
 ApiOptionsT = TypeVar("ApiOptionsT", bound=ApiOptions)
 
@@ -218,21 +118,7 @@ class ApiDriver(Driver[ApiOptionsT]):
     def _refusal(self, answer: Answer, words: str, code: object = None) -> DeliveryError:
         """The error an answer stands for; `words` and `code` are what the provider says, both may be missing."""
         text = self._safe(words) or f"HTTP status {answer.status}"
-        lowered = words.lower()
-        for known in self.errors:
-            if (
-                known.status in (None, answer.status)
-                and known.code in (None, None if code is None else str(code).lower())
-                and known.words in lowered
-            ):
-                return _build(known.cause, text, answer)
-        if 200 <= answer.status <= 299 or answer.status in (502, 504) or (answer.status == 500 and not words):
-            return self._unclear(answer, text)
-        return _build(_by_status(answer.status, words), text, answer)
-
-    def _unclear(self, answer: Answer, words: str) -> DeliveryError:
-        """An answer that does not say whether the mail was taken."""
-        return _lost(f"no usable answer: {self._safe(words)}", takes_once=self.takes_once, status=answer.status)
+        return refusal(answer, self.errors, words, text, code, takes_once=self.takes_once)
 
     def _safe(self, words: str) -> str:
         return safe_words(words, self._secrets())
@@ -276,21 +162,13 @@ def _translated(call: Call, *, takes_once: bool) -> Iterator[None]:
     try:
         yield
     except httpx2.HTTPError as error:
-        # LocalProtocolError quotes the request, so only our own wire's words are passed on.
+        if not call.begun:  # connecting raises errors of its own: what is left quotes the request, login and all
+            raise SenderRefused("the request holds what HTTP does not allow", stage="http") from None
         words = str(error) if isinstance(error, httpx2.TimeoutException | httpx2.NetworkError) else ""
         words = words or "the server's answer is not HTTP, or it closed the connection"
-        if not call.begun:
-            raise Unreachable(words, stage="connect") from None
         if call.broken:
             raise TemporaryError(f"{words}; the request was not whole", stage="http") from None
-        raise _lost(words, takes_once=takes_once, octets=call.octets) from None
-
-
-def _lost(words: str, *, takes_once: bool, **evidence: int) -> DeliveryError:
-    code = evidence.get("status")
-    if takes_once:
-        return TemporaryError(words, code=code, stage="http")
-    return OutcomeUnknown(words, code=code, stage="http", evidence=evidence)
+        raise lost(words, takes_once=takes_once, octets=call.octets) from None
 
 
 def hidden(email: Email) -> tuple[str, ...]:
@@ -309,47 +187,3 @@ def _read(response: httpx2.Response) -> bytes:
             if len(body) >= MAX_ANSWER:
                 break
     return bytes(body[:MAX_ANSWER])
-
-
-def _by_status(status: int, words: str) -> Cause:
-    if 300 <= status <= 399:  # not followed: it would carry the login and the mail elsewhere
-        return SenderRefused
-    return _BY_CLASS[classify(status, None, words, stage="http")]
-
-
-_BY_CLASS: dict[ReplyClass, Cause] = {
-    ReplyClass.SENT: TemporaryError,  # a 2xx where it has no meaning
-    ReplyClass.RETRY: TemporaryError,
-    ReplyClass.THROTTLE: RateLimited,
-    ReplyClass.PERMANENT_RECIPIENT: RecipientRefused,
-    ReplyClass.PERMANENT_CONTENT: EmailRefused,
-    ReplyClass.CONFIG: SenderRefused,
-    ReplyClass.AUTH: AuthenticationFailed,
-    ReplyClass.SUPPRESS: suppressed,
-}
-
-
-def _build(cause: Cause, text: str, answer: Answer) -> DeliveryError:
-    kind = cause.func if isinstance(cause, partial) else cause
-    details: dict[str, Any] = {"code": answer.status, "stage": "http"}
-    if isinstance(kind, type) and issubclass(kind, TemporaryError):
-        details["retry_after"] = wanted_wait(answer.headers) or wished_wait(text)
-    return cause(text, **details)
-
-
-def wanted_wait(headers: Mapping[str, str]) -> float | None:
-    """Seconds until the provider wants to be asked again: Retry-After (seconds or a date) or the end of its window."""
-    for name in _RESETS:
-        value = headers.get(name, "").strip()
-        seconds: float | None = None
-        with suppress(ValueError):
-            seconds = float(value)
-        if seconds is None:
-            with suppress(ValueError, TypeError):
-                seconds = parsedate_to_datetime(value).timestamp()
-        if seconds is None or seconds != seconds:
-            continue
-        if seconds > 1e9:  # a point in time
-            seconds -= time.time()
-        return min(max(seconds, 0.0), _LONGEST_WAIT)
-    return None

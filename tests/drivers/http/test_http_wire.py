@@ -15,7 +15,8 @@ from pydantic import ValidationError
 
 from postier.drivers.base import Ports
 from postier.drivers.egress import public_only_resolver
-from postier.drivers.http_api import MAX_ANSWER, wanted_wait
+from postier.drivers.http_answers import wanted_wait
+from postier.drivers.http_api import MAX_ANSWER
 from postier.drivers.postmark import PostmarkDriver
 from postier.drivers.sendgrid import SendgridDriver
 from postier.schemas.errors import (
@@ -436,6 +437,19 @@ def test_the_handover_is_announced_after_connecting_and_before_the_first_octet()
         driver.close()
 
     assert told == [(1, 0), (1, 1)]
+
+
+def test_a_login_that_http_cannot_carry_is_refused_before_anything_leaves_and_not_shown() -> None:
+    class Careless(SendgridDriver):
+        def _login(self) -> dict[str, str]:
+            return {"Authorization": f"{SECRET}\r\nX-Smuggled: 1"}
+
+    with FakeApi(always(ACCEPTED)) as fake:
+        error = failure(made(Careless, fake, **OPTIONS))
+        assert fake.requests == []
+
+    assert type(error) is SenderRefused
+    assert SECRET not in "".join(traceback.format_exception(error))
 
 
 def test_a_failed_handover_leaves_the_driver_usable() -> None:

@@ -205,6 +205,7 @@ def test_a_mail_goes_as_it_is_written_and_well_signed() -> None:
         "x-amz-date",
         "authorization",
     }
+    assert request.headers["host"] == f"localhost:{fake.port}"
     assert SECRET not in str(request.headers)
     assert request.json() == {
         "Content": {"Raw": {"Data": base64.b64encode(mail().mime).decode()}},
