@@ -23,9 +23,9 @@ class Email:
     """One mail, complete and ready to leave.
 
     `mime` is the whole RFC 5322 message with CRLF line ends, not dot-stuffed, without Bcc; lines are at most 998 octets
-    and, unless `smtputf8`, all octets are ASCII. `recipients` are the envelope recipients. `subject`, `text`, `html` and
-    `headers` repeat the content for providers that take fields instead of a message. `delivery_id` is stable over all
-    attempts (use it as the provider's idempotency key), as is `message_id` (with angle brackets).
+    and, unless `smtputf8`, all octets are ASCII. `recipients` are the envelope recipients. `subject`, `text`, `html`
+    and `headers` repeat the content for providers that take fields instead of a message. `delivery_id` is stable over
+    all attempts (use it as the provider's idempotency key), as is `message_id` (with angle brackets).
 
     `handing_over()` must be called by drivers that set `announces_handover`, exactly once, when the very next octet
     sent may make the provider own the mail. It may raise: then nothing may be sent and the error must pass through.

@@ -11,7 +11,7 @@ from postier.schemas.errors import LedgerUnavailable
 from postier.settings.logs import log
 
 _LINGER = 0.003  # seconds an outcome may wait for company
-_QUIET = 20  # rounds of it without work before the flusher sleeps
+_QUIET = 2  # rounds of it without work before the flusher sleeps
 
 
 class _Settles(Protocol):

@@ -131,7 +131,7 @@ function verbs.free(conversation, account)
     if verdict == 'good' and went_well(account) then answer = 3 end
     if verdict == 'bad' and went_badly(account, words) then answer = 2 end
   end
-  if redis.call('HDEL', account_key(account), 'full', 'stalled') > 0 or verdict ~= 'none' then make_all_due(account) end
+  if redis.call('HDEL', account_key(account), 'full', 'stalled') > 0 or answer == 3 then make_all_due(account) end
   return answer
 end
 
