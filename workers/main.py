@@ -1,4 +1,4 @@
-"""One worker process: its lanes, its threads, its end. `dramatiq postier.workers.main` runs it too."""
+"""One worker process: its lanes, its threads, its end."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from postier.ledger.claims import Claims
 from postier.ledger.inbox import Inbox
 from postier.ledger.publish import Publisher
 from postier.ledger.store import Store
+from postier.ledger.tokens import SealedTokenStore
 from postier.schemas.envelope import new_event_id
 from postier.schemas.errors import LedgerUnavailable
 from postier.settings.config import Settings, load_settings
@@ -25,12 +26,14 @@ from postier.settings.logs import configure_logging, log
 from postier.workers.broker import ACTOR, QUEUE, LaneBroker
 from postier.workers.deliver import Deliverer
 from postier.workers.intake import Intake
+from postier.workers.preflight import check_redis
 from postier.workers.receipts import ReceiptFile, replay_receipts
 from postier.workers.route import Roster
 
 _RECONNECT_SECONDS = 1.0
 _REFRESH_SECONDS = 3.0
 _TELL_SECONDS = 60.0
+_SAME_SIGNAL_SECONDS = 1.0
 # Threads that stand in for those whose server hangs; idle ones look whether they should end this often (ms).
 _SPARE = 2
 _LOOK_MS = 1000
@@ -53,7 +56,10 @@ class WorkerProcess:
         self.receipts_folder = settings.data_dir / "receipts"
         self.receipts = ReceiptFile(self.receipts_folder, self.name)
         sealer = settings.sealer()
-        self.roster = Roster(settings.registry, key=sealer.fingerprint_key, login_allowed=self._login_allowed)
+        self.roster = Roster(
+            settings.registry, key=sealer.fingerprint_key, login_allowed=self._login_allowed,
+            tokens=lambda account: SealedTokenStore(self.store, sealer, owner=account),
+        )  # fmt: skip
         publisher = Publisher(self.store, sealer, keep_keys=settings.keep_keys_seconds)
         self.intake = Intake(Inbox(self.store, sealer, publisher), lambda: self.roster.registry)
         self.broker = LaneBroker(
@@ -67,13 +73,14 @@ class WorkerProcess:
             deliverer.deliver(broker.conversation(conversation))
 
         dramatiq.set_broker(broker)
-        dramatiq.actor(deliver, actor_name=ACTOR, queue_name=QUEUE, broker=broker)
+        dramatiq.actor(actor_name=ACTOR, queue_name=QUEUE, broker=broker)(deliver)
         self.worker = Worker(broker, worker_threads=settings.threads * (1 + _SPARE), worker_timeout=_LOOK_MS)
 
     def prepare(self, stopping: threading.Event) -> None:
         """Tell the ledger the accounts and what died before us left behind; waits for Redis as long as it takes."""
         while not stopping.is_set():
             try:
+                check_redis(self.store)
                 self._tell_accounts()
                 self.claims.renew((), ())
                 replay_receipts(self.receipts_folder, self.claims.settle)
@@ -125,10 +132,16 @@ def run(settings: Settings | None = None) -> int:
     configure_logging(settings.log_level, settings.log_format)
     stopping = threading.Event()
 
+    asked_at = 0.0
+
     def stop(_: int, __: FrameType | None) -> None:
-        if stopping.is_set():
+        nonlocal asked_at
+        # A supervisor and its service manager may both pass on the one signal somebody sent.
+        if stopping.is_set() and time.monotonic() - asked_at > _SAME_SIGNAL_SECONDS:
             os._exit(1)
-        stopping.set()
+        if not stopping.is_set():
+            asked_at = time.monotonic()
+            stopping.set()
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)

@@ -69,7 +69,8 @@ class Roster:
     """The ways to send of one worker process. Thread-safe; drivers are built at their first use.
 
     `source` reads the accounts; `refresh` looks again and rebuilds what changed, secrets included. `key` fingerprints
-    the secrets. `login_allowed(account)` says whether a login may be tried now.
+    the secrets. `login_allowed(account)` says whether a login may be tried now, `tokens(tenant)` where its
+    OAuth2 login is kept.
     """
 
     def __init__(
@@ -78,12 +79,12 @@ class Roster:
         *,
         key: bytes = b"",
         login_allowed: Callable[[str], bool] = lambda _: True,
-        token_store: TokenStore | None = None,
+        tokens: Callable[[str], TokenStore] | None = None,
     ) -> None:
         self._source = source
         self._key = key
         self._login_allowed = login_allowed
-        self._token_store = token_store
+        self._tokens = tokens
         self._lock = threading.Lock()
         self._ways: dict[str, Way] = {}
         self._problems: dict[str, str] = {}
@@ -144,7 +145,7 @@ class Roster:
                     driver = build_driver(
                         account,
                         login_allowed=lambda: self._login_allowed(name),
-                        token_store=self._token_store,
+                        token_store=self._tokens(account.tenant or "instance") if self._tokens else None,
                     )
                     self._ways[name] = Way(account, driver, Renderer(account))
                 except ConfigurationError as error:
