@@ -88,7 +88,7 @@ class Lives(RuleBasedStateMachine):
           person=st.sampled_from(people), count=st.integers(1, 5))  # fmt: skip
     def publish(self, kind: str, account: str, person: Any, count: int) -> None:
         for _ in range(count):
-            event = {"reset": lambda: reset_link(person), "form": contact_form, "change": data_change}[kind]()
+            event = reset_link(person) if kind == "reset" else contact_form() if kind == "form" else data_change()
             for identity in self.ledger.publish(event, account=account).deliveries:
                 self.fences[identity] = 0
 
@@ -115,7 +115,10 @@ class Lives(RuleBasedStateMachine):
 
     def settle(self, worker: Worker, *entries: Entry) -> list[int]:
         worker.last = list(entries)
-        return worker.claims.settle(entries)
+        answers = worker.claims.settle(entries)
+        for entry, answer in zip(entries, answers, strict=True):
+            assert answer == 0 or entry[2] == self.fences[str(entry[1])], "a stale write was taken"
+        return answers
 
     @rule(who=st.integers(0, 1), data=st.data())
     def hand_over(self, who: int, data: st.DataObject) -> None:
@@ -217,6 +220,9 @@ class Lives(RuleBasedStateMachine):
             self.ended.pop(delivery.id, None)
 
     @rule(who=st.integers(0, 1))
+    def renews(self, who: int) -> None:
+        self.renew(who)
+
     def renew(self, who: int) -> None:
         worker = self.workers[who]
         slots = [(item.account, item.name) for item in worker.conversations]
@@ -232,9 +238,25 @@ class Lives(RuleBasedStateMachine):
                 for identity in worker.handing_over:
                     self.excused[identity] += 1  # nobody renewed: its lease may be taken
 
+    @rule(alive=st.sampled_from([None, 0, 1]))
+    def leases_run_out(self, alive: int | None) -> None:
+        """Time passes in which somebody keeps house, and only one worker, or none, renews what it holds."""
+        for number, worker in enumerate(self.workers):
+            if number != alive:
+                for identity in worker.handing_over:
+                    self.excused[identity] += 1
+        housekeeper = self.ledger.worker("housekeeper")
+        for _ in range(5):
+            self.ledger.advance(LEASE / 3)
+            if alive is not None:
+                self.renew(alive)
+            housekeeper.claim(0, 1)
+        if alive is not None:
+            self.claim(alive, 4, 4)
+
     # --- what always holds
 
-    def view(self) -> dict[str, Any]:
+    def view(self) -> list[Any]:
         redis, key = self.store.redis, self.store.key
         pipe = redis.pipeline(transaction=False)
         for identity in self.fences:
@@ -245,7 +267,7 @@ class Lives(RuleBasedStateMachine):
             pipe.zrange(key(f"sending:{account}"), 0, -1, withscores=True)
             pipe.lrange(key(f"lane:{account}:u"), 0, -1)
             pipe.lrange(key(f"lane:{account}:b"), 0, -1)
-        return dict(enumerate(pipe.execute()))
+        return list(pipe.execute())
 
     @invariant()
     def every_delivery_is_in_one_place(self) -> None:
@@ -318,7 +340,7 @@ def test_no_life_of_a_delivery_breaks_a_promise(
 ) -> None:
     move_time_by_hand(monkeypatch)
     Lives.server, Lives.sealer = valkey, sealer
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         Lives,
         settings=settings(
             max_examples=int(os.environ.get("POSTIER_TEST_LIVES", "60")),

@@ -57,7 +57,11 @@ looks = st.lists(
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(limits, looks)
 def test_no_window_holds_more_mails_than_its_limit(
-    hand_clock: None, valkey: EmbeddedServer, sealer: Sealer, limits: dict[str, float], looks: list[tuple]
+    hand_clock: None,
+    valkey: EmbeddedServer,
+    sealer: Sealer,
+    limits: dict[str, float],
+    looks: list[tuple[float, int, int, str]],
 ) -> None:
     store = Store(valkey.url, namespace=f"rate{next(_names)}")
     ledger = Ledger(store, sealer, registry(main=limits))

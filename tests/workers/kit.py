@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
+
 from postier.ledger.accounts import configure
 from postier.ledger.claims import Claims
 from postier.ledger.publish import Accepted, Admitted, Publisher
@@ -47,7 +49,7 @@ class House:
         self.accounts_file.write_text(toml({"default_account": next(iter(accounts)), "accounts": accounts,
                                             "tenants": TENANTS}))  # fmt: skip
         self.settings = Settings(
-            redis_url=url, namespace=namespace, seal_keys=seal_key, accounts_file=self.accounts_file,
+            redis_url=url, namespace=namespace, seal_keys=SecretStr(seal_key), accounts_file=self.accounts_file,
             data_dir=folder / "data", lease_seconds=LEASE, threads=4, redis_timeout=2.0,
         )  # fmt: skip
         self.registry: Registry = self.settings.registry()

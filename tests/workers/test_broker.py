@@ -15,6 +15,10 @@ from postier.workers.broker import ACTOR, QUEUE, LaneBroker
 from tests.workers.kit import LEASE
 
 
+def nothing(conversation: str) -> None:
+    """Work that is none."""
+
+
 @pytest.fixture
 def broker(store: Store) -> Iterator[LaneBroker]:
     claims = Claims(store, "w1", lease=LEASE, crash_limit=3, keep_sent=3600)
@@ -24,7 +28,7 @@ def broker(store: Store) -> Iterator[LaneBroker]:
 
 
 def test_no_delay_queue_is_announced_so_nothing_waits_in_a_workers_memory(broker: LaneBroker) -> None:
-    dramatiq.actor(lambda conversation: None, actor_name=ACTOR, queue_name=QUEUE, broker=broker)
+    dramatiq.actor(actor_name=ACTOR, queue_name=QUEUE, broker=broker)(nothing)
     assert broker.get_declared_queues() == {QUEUE}
     assert broker.get_declared_delay_queues() == set()
     worker = Worker(broker, worker_threads=1)
@@ -37,7 +41,7 @@ def test_no_delay_queue_is_announced_so_nothing_waits_in_a_workers_memory(broker
 
 @pytest.mark.parametrize("delay", [None, 1000])
 def test_dramatiq_messages_are_refused(broker: LaneBroker, delay: int | None) -> None:
-    actor = dramatiq.actor(lambda conversation: None, actor_name=ACTOR, queue_name=QUEUE, broker=broker)
+    actor = dramatiq.actor(actor_name=ACTOR, queue_name=QUEUE, broker=broker)(nothing)
     with pytest.raises(BrokerError):
         actor.send_with_options(args=("x",), delay=delay)
 
@@ -48,7 +52,7 @@ def test_none_of_dramatiqs_retries_limits_or_results_takes_part(broker: LaneBrok
 
 
 def test_a_worker_without_mail_hardly_asks(broker: LaneBroker, store: Store) -> None:
-    dramatiq.actor(lambda conversation: None, actor_name=ACTOR, queue_name=QUEUE, broker=broker)
+    dramatiq.actor(actor_name=ACTOR, queue_name=QUEUE, broker=broker)(nothing)
     worker = Worker(broker, worker_threads=2)
     worker.start()
     try:

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -143,10 +144,15 @@ def test_a_receipt_on_disk_turns_the_unknown_into_sent(make_house: MakeHouse) ->
         house = make_house(main=smtp(server.port))
         (identity,) = house.publish(data_change())
         dead = house.bystander()
-        ((_, (handed,)), *_) = [dead.claim(1, 1)]
+        _, (handed,) = dead.claim(1, 1)
         (held,) = handed.deliveries
         dead.settle([("mark", held.id, held.fence)])
-        until(lambda: dead.claim(0, 1) and house.status(identity).state == "unknown", 10)
+
+        def is_given_up() -> bool:
+            dead.claim(0, 1)
+            return house.status(identity).state == "unknown"
+
+        until(is_given_up)
         receipts = house.settings.data_dir / "receipts"
         receipts.mkdir(parents=True)
         proof = sent(held.id, held.fence, Reply(250, "2.0.0", "taken"), provider_id="4X", took=1000)
@@ -266,8 +272,12 @@ def test_the_message_id_stays_the_same_over_all_attempts(make_house: MakeHouse) 
         house = make_house(main=smtp(server.port))
         house.start_worker()
         (identity,) = house.publish(reset_link())
+
+        def tried(times: int) -> bool:
+            return house.status(identity).attempt == times
+
         for attempt in (1, 2):
-            until(lambda attempt=attempt: house.status(identity).attempt == attempt)
+            until(partial(tried, attempt))
             status = house.wait_for(identity, "waiting")
             assert (status.cause, status.facts["code"]) == ("temporary", 451)
             house.bring_forward(identity)
