@@ -62,7 +62,7 @@ def commands_for(email: Email, session: Session, envelope_from: str | None) -> l
     size = len(mime)
     if session.size_limit is not None and size > session.size_limit:
         raise EmailRefused(f"the mail has {size} octets; the server takes {session.size_limit}", stage="mail")
-    if not mime.count(b"\r\n") == mime.count(b"\n") == mime.count(b"\r") or b"\0" in mime:
+    if not email.wire_safe and not clean(mime):
         raise EmailRefused("the mail has a bare line end or a NUL", stage="body")
     mail = f"MAIL FROM:<{sender}>"
     if "SIZE" in session.extensions:
@@ -75,6 +75,11 @@ def commands_for(email: Email, session: Session, envelope_from: str | None) -> l
             )
         mail += " SMTPUTF8" if "8BITMIME" not in session.extensions else " BODY=8BITMIME SMTPUTF8"
     return [f"{mail}\r\n".encode(), *map(str.encode, rcpts), b"DATA\r\n"]
+
+
+def clean(mime: bytes) -> bool:
+    """Whether line ends are CRLF alone and there is no NUL: anything else may read differently on the other side."""
+    return mime.count(b"\r\n") == mime.count(b"\n") == mime.count(b"\r") and b"\0" not in mime
 
 
 def stuffed(mime: bytes) -> bytes:

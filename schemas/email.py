@@ -27,6 +27,8 @@ class Email:
     and `headers` repeat the content for providers that take fields instead of a message. `delivery_id` is stable over
     all attempts (use it as the provider's idempotency key), as is `message_id` (with angle brackets).
 
+    `wire_safe` is the maker's word that `mime` holds no NUL and no bare CR or LF; without it a driver looks itself.
+
     `handing_over()` must be called by drivers that set `announces_handover`, exactly once, when the very next octet
     sent may make the provider own the mail. It may raise: then nothing may be sent and the error must pass through.
     """
@@ -44,4 +46,5 @@ class Email:
     reply_to: Mailbox | None = None
     headers: tuple[tuple[str, str], ...] = ()
     smtputf8: bool = False
+    wire_safe: bool = False
     handing_over: Callable[[], None] = field(default=_nothing, repr=False, compare=False)

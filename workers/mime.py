@@ -123,7 +123,13 @@ def encode_body(text: str) -> tuple[bytes, bytes]:
 
 
 def _lines_fit(raw: bytes) -> bool:
-    return len(raw) <= MAX_LINE or max(map(len, raw.split(b"\n"))) <= MAX_LINE
+    start, size = 0, len(raw)
+    while size - start > MAX_LINE:  # the last line end within reach: all lines up to it fit
+        end = raw.rfind(b"\n", start, start + MAX_LINE + 1)
+        if end < 0:
+            return False
+        start = end + 1
+    return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,6 +144,7 @@ class Renderer:
             reply_to=answers_to,
             headers=fixed_headers(kind) + extra,
             smtputf8=not (head.isascii() and all(map(str.isascii, recipients))),
+            wire_safe=True,  # by construction: headers are checked lines, bodies are encoded
             handing_over=handing_over,
         )
 
