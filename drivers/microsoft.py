@@ -11,7 +11,7 @@ A complete sample account:
     tenant_id = "11111111-2222-3333-4444-555555555555"
     client_id = "66666666-7777-8888-9999-000000000000"
     client_secret = "env:OFFICE_SECRET"         # or private_key + certificate, managed_identity, delegated = true
-    secret_expires_on = 2027-05-31              # warned 30 days ahead
+    secret_expires_on = "2027-05-31"            # warned 30 days ahead
     mode = "graph"                              # graph | smtp
     authority = "public"                        # public | usgov | china
 

@@ -257,7 +257,7 @@ class _Discovery:
 
 
 def _msal() -> Any:
-    """msal, imported when first needed: it costs a third of a second."""
+    """msal, imported when first needed: it costs a tenth of a second."""
     import msal
 
     # At DEBUG its cache logs each token request, with a device code in it.

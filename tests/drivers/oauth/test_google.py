@@ -294,7 +294,7 @@ def test_no_secret_shows(
         service.token = plain  # type: ignore[method-assign]
         driver = make(**login)
         driver.tokens()
-        service.token = echo  # type: ignore[method-assign]
+        service.token = echo  # type: ignore[method-assign,assignment]
         with pytest.raises(AuthenticationFailed) as caught:
             driver.tokens.uncached()
         shown += [repr(part) for part in (driver.options, vars(driver), vars(driver.tokens), vars(caught.value))]

@@ -6,6 +6,7 @@ import base64
 from dataclasses import replace
 from email import message_from_bytes
 from email.policy import SMTP
+from typing import Any
 
 import pytest
 
@@ -36,7 +37,7 @@ def packet(*recipients: str) -> Email:
     return replace(sample_email(), recipients=recipients, mime=mime)
 
 
-def failure(microsoft: Microsoft, email: Email | None = None, **options: object) -> DeliveryError:
+def failure(microsoft: Microsoft, email: Email | None = None, **options: Any) -> DeliveryError:
     with pytest.raises(DeliveryError) as caught:
         microsoft.driver(**options).send(email or sample_email())
     return caught.value

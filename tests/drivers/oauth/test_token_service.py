@@ -309,7 +309,7 @@ def test_no_secret_shows_in_errors_logs_or_reprs(
         def refuse(_: int) -> Reply:
             return entra_error(number, "something_new", 400, echo(service.forms[-1]))
 
-        service.token = refuse  # type: ignore[method-assign]
+        service.token = refuse  # type: ignore[method-assign,assignment]
         note()
         note(client_secret=None, private_key=proof.key_pem, certificate=proof.certificate_pem)
         service.token = original  # type: ignore[method-assign]
