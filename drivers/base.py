@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import ClassVar, Generic, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -104,6 +104,11 @@ class Driver(Generic[OptionsT]):
         self.options = options
         self.sender = sender
         self.ports = ports or Ports()
+
+    @classmethod
+    def default_limits(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Limits an account of this driver has unless it sets its own, as fields of `Limits`; `options` are unchecked."""
+        return {}
 
     def send(self, email: Email) -> Receipt:
         """Make one attempt. Returns the receipt or raises a DeliveryError, nothing else; never retries, never logs."""

@@ -28,9 +28,10 @@ from __future__ import annotations
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import date
+from typing import Any
 
 from postier.drivers.base import CheckStep, Driver, Ports, Result, TokenSource
 from postier.drivers.egress import public_only_resolver
@@ -61,6 +62,12 @@ class MicrosoftDriver(Driver[MicrosoftOptions]):
 
     Options = MicrosoftOptions
     announces_handover = True
+
+    @classmethod
+    def default_limits(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        """One mailbox's limits, by the way it sends."""
+        limits = SMTP_DEFAULT_LIMITS if options.get("mode") == "smtp" else DEFAULT_LIMITS
+        return limits.model_dump(exclude_unset=True)
 
     def __init__(self, options: MicrosoftOptions, *, sender: Mailbox, ports: Ports | None = None) -> None:
         super().__init__(options, sender=sender, ports=ports)

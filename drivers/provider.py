@@ -17,7 +17,7 @@ A complete sample account:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -30,6 +30,7 @@ from postier.schemas.email import Email, Mailbox
 from postier.schemas.errors import ConfigurationError
 from postier.schemas.receipt import Receipt
 
+_SANE = 100  # connections; what a provider's whole platform takes is no default for one account
 _OWN = frozenset({"preset", "region"})
 
 
@@ -111,6 +112,15 @@ class ProviderDriver(Driver[ProviderOptions]):
 
     Options = ProviderOptions
     announces_handover = True
+
+    @classmethod
+    def default_limits(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What the preset's provider is known to allow its smallest plan; a larger plan says so in its account."""
+        try:
+            known = preset(str(options.get("preset", ""))).limits()
+        except ConfigurationError:
+            return {}
+        return {name: int(value) for name, value in known.items() if name != "max_connections" or value <= _SANE}
 
     def __init__(self, options: ProviderOptions, *, sender: Mailbox, ports: Ports | None = None) -> None:
         super().__init__(options, sender=sender, ports=ports)

@@ -17,6 +17,8 @@ ENTRY_POINTS = "postier.drivers"
 BUILT_IN: dict[str, str] = {
     "smtp": "postier.drivers.smtp:SmtpDriver",
     "provider": "postier.drivers.provider:ProviderDriver",
+    "microsoft": "postier.drivers.microsoft:MicrosoftDriver",
+    "google": "postier.drivers.google:GoogleDriver",
     "brevo": "postier.drivers.brevo:BrevoDriver",
     "mailgun": "postier.drivers.mailgun:MailgunDriver",
     "mailjet": "postier.drivers.mailjet:MailjetDriver",

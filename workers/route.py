@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from postier.drivers.base import Driver, DriverOptions, Ports, TokenStore
 from postier.drivers.egress import public_only_resolver
 from postier.drivers.registry import load_driver
-from postier.schemas.account import Account, Registry
+from postier.schemas.account import Account, Limits, Registry
 from postier.schemas.email import Mailbox
 from postier.schemas.errors import ConfigurationError, RenderError, SenderRefused
 from postier.schemas.events import KINDS, Recipient
@@ -40,6 +40,18 @@ class Way:
 def opened_options(account: Account) -> dict[str, Any]:
     """The account's options with its secrets. Raises ConfigurationError naming the one that cannot be had."""
     return resolve_options(account.options, where=f"accounts.{account.name}.options")
+
+
+def with_default_limits(account: Account) -> Account:
+    """The account with its driver's limits where it sets none of its own."""
+    try:
+        defaults = load_driver(account.driver).default_limits(account.options)
+    except ConfigurationError:
+        return account  # it says so when it is built
+    given = account.limits.model_dump(exclude_unset=True)
+    if defaults.keys() <= given.keys():
+        return account
+    return account.model_copy(update={"limits": Limits.model_validate({**defaults, **given})})
 
 
 def build_driver(
@@ -103,6 +115,9 @@ class Roster:
             return False
 
     def _load(self, registry: Registry) -> bool:
+        registry = registry.model_copy(
+            update={"accounts": {name: with_default_limits(account) for name, account in registry.accounts.items()}}
+        )
         credentials = {name: self._credential(account) for name, account in registry.accounts.items()}
         changed = {
             name
