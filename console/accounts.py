@@ -104,6 +104,14 @@ def resume(name: Name, json_output: AsJson = False) -> None:
         _told(name, "ready", opened.manage().resume(name), json_output=json_output)
 
 
+@app.command(epilog=EPILOG)
+def login(name: Name, json_output: AsJson = False) -> None:
+    """Log an account in by device code: a person consents in a browser, and its waiting mail leaves."""
+    from postier.console.login import log_in
+
+    log_in(name, json_output=json_output)
+
+
 def _told(name: str, state: str, known: bool, *, json_output: bool) -> None:
     if not known:
         complain(f"postier: the ledger knows no account named {safe(name)}: a worker that is set up with it tells it")

@@ -106,8 +106,8 @@ class Driver(Generic[OptionsT]):
         self.ports = ports or Ports()
 
     @classmethod
-    def default_limits(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Limits an account of this driver has unless it sets its own, as fields of `Limits`; `options` are unchecked."""
+    def default_limits(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:  # noqa: ARG003
+        """An account's limits where it sets none of its own, as fields of `Limits`; `options` are unchecked."""
         return {}
 
     def send(self, email: Email) -> Receipt:
