@@ -19,6 +19,7 @@ BUILT_IN: dict[str, str] = {
     "provider": "postier.drivers.provider:ProviderDriver",
     "microsoft": "postier.drivers.microsoft:MicrosoftDriver",
     "google": "postier.drivers.google:GoogleDriver",
+    "branded": "postier.drivers.branded:BrandedDriver",
     "brevo": "postier.drivers.brevo:BrevoDriver",
     "mailgun": "postier.drivers.mailgun:MailgunDriver",
     "mailjet": "postier.drivers.mailjet:MailjetDriver",

@@ -35,7 +35,7 @@ def _day_end(limits: Limits, now: datetime) -> datetime:
     hour, minute = map(int, limits.day_resets_at.split(":"))
     local = now.astimezone(ZoneInfo(limits.timezone))
     end = local.replace(hour=hour, minute=minute, second=0, microsecond=0, fold=0)
-    if end <= local:
+    if end.timestamp() <= now.timestamp():  # by the clock on the wall, the hour that comes twice compares wrongly
         tomorrow = local.date() + timedelta(days=1)
         end = end.replace(year=tomorrow.year, month=tomorrow.month, day=tomorrow.day)
     return end
@@ -62,12 +62,19 @@ def _fields(account: Account, credential: str | None, now: datetime) -> dict[str
 
 
 def configure(
-    store: Store, registry: Registry, *, credentials: Mapping[str, str] | None = None, public: bool = True
+    store: Store,
+    registry: Registry,
+    *,
+    credentials: Mapping[str, str] | None = None,
+    files: Registry | None = None,
+    public: bool = True,
 ) -> list[str]:
     """Make the ledger know these accounts and tenants (without their options), and when their quotas start anew.
 
     `credentials` names, by account, the secrets it logs in with (a keyed fingerprint): an account that waits for a
-    better one is tried again when it changes. States and counts are kept; repeating is safe, and wanted once a minute.
+    better one is tried again when it changes. `files` is the part of the registry that comes from accounts files: it
+    is kept for commands that run where those files are not. States and counts are kept; repeating is safe, and wanted
+    once a minute.
     Returns the accounts whose credential changed. Raises LedgerUnavailable.
     """
     text = public_text(registry) if public else ""
@@ -78,7 +85,11 @@ def configure(
         args.extend((account.name, len(fields)))
         for field, value in fields.items():
             args.extend((field, value))
-    return [name.decode() for name in store.run("configure", args)]
+    changed = [name.decode() for name in store.run("configure", args)]
+    if files is not None:
+        with translated():
+            store.redis.hset(store.key("registry"), "files", public_text(files))
+    return changed
 
 
 def account_state(store: Store, name: str) -> str:

@@ -12,6 +12,11 @@ from postier.schemas.errors import ConfigurationError
 _SECRET_NAMES = ("password", "secret", "token", "api_key", "private_key", "seal_keys")
 
 
+def is_reference(value: object) -> bool:
+    """Whether a value says where the secret is, instead of being it."""
+    return isinstance(value, str) and value.startswith(("env:", "file:"))
+
+
 def resolve_secret(reference: str, *, where: str) -> str:
     """The text behind `env:NAME` or `file:PATH`; any other text is returned as it is.
 
@@ -50,6 +55,7 @@ def mask_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options as they may be shown: references stay, secrets become dots."""
     shown: dict[str, Any] = {}
     for key, value in options.items():
-        reference = isinstance(value, str) and value.startswith(("env:", "file:"))
-        shown[key] = "••••••" if is_secret_name(key) and value and not reference else value
+        sealed = isinstance(value, str) and value.startswith("sealed:")
+        hidden = sealed or (is_secret_name(key) and value and not is_reference(value))
+        shown[key] = "••••••" if hidden else mask_options(value) if isinstance(value, Mapping) else value
     return shown

@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 import time
+from functools import partial
 from types import FrameType
 
 import dramatiq
@@ -16,6 +17,7 @@ from dramatiq.worker import Worker
 from postier.ledger.accounts import account_state, configure
 from postier.ledger.claims import Claims
 from postier.ledger.inbox import Inbox
+from postier.ledger.merged import RegistrySource
 from postier.ledger.publish import Publisher
 from postier.ledger.store import Store
 from postier.ledger.tokens import SealedTokenStore
@@ -23,6 +25,7 @@ from postier.schemas.envelope import new_event_id
 from postier.schemas.errors import LedgerUnavailable
 from postier.settings.config import Settings, load_settings
 from postier.settings.logs import configure_logging, log
+from postier.settings.sealed_options import open_options
 from postier.workers.broker import ACTOR, QUEUE, LaneBroker
 from postier.workers.deliver import Deliverer
 from postier.workers.intake import Intake
@@ -56,9 +59,11 @@ class WorkerProcess:
         self.receipts_folder = settings.data_dir / "receipts"
         self.receipts = ReceiptFile(self.receipts_folder, self.name)
         sealer = settings.sealer()
+        self.source = RegistrySource(settings.registry, self.store)
         self.roster = Roster(
-            settings.registry, key=sealer.fingerprint_key, login_allowed=self._login_allowed,
+            self.source, key=sealer.fingerprint_key, login_allowed=self._login_allowed,
             tokens=lambda account: SealedTokenStore(self.store, sealer, owner=account),
+            open_options=partial(open_options, sealer), confirmed=lambda: self.source.confirmed,
         )  # fmt: skip
         publisher = Publisher(self.store, sealer, keep_keys=settings.keep_keys_seconds)
         self.intake = Intake(Inbox(self.store, sealer, publisher), lambda: self.roster.registry)
@@ -81,6 +86,7 @@ class WorkerProcess:
         while not stopping.is_set():
             try:
                 check_redis(self.store)
+                self.roster.refresh()
                 self._tell_accounts()
                 self.claims.renew((), ())
                 replay_receipts(self.receipts_folder, self.claims.settle)
@@ -90,7 +96,9 @@ class WorkerProcess:
                 stopping.wait(_RECONNECT_SECONDS)
 
     def _tell_accounts(self) -> None:
-        configure(self.store, self.roster.registry, credentials=self.roster.credentials)
+        if not self.source.known:
+            raise LedgerUnavailable("the stored accounts could not be read yet")
+        configure(self.store, self.roster.registry, credentials=self.roster.credentials, files=self.source.files)
 
     def _login_allowed(self, account: str) -> bool:
         return account_state(self.store, account) == "ready"

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from postier.drivers.base import Driver, DriverOptions, Ports, TokenStore
 from postier.drivers.egress import public_only_resolver
 from postier.drivers.registry import load_driver
+from postier.ledger.merged import Confirmed
 from postier.schemas.account import Account, Limits, Registry
 from postier.schemas.email import Mailbox
 from postier.schemas.errors import ConfigurationError, RenderError, SenderRefused
@@ -24,6 +25,7 @@ from postier.schemas.events import KINDS, Recipient
 from postier.settings.config import describe_first
 from postier.settings.logs import log
 from postier.settings.secrets import resolve_options
+from postier.workers.branding import as_sent, composed_options, provider_of
 from postier.workers.logins import LoginGate
 from postier.workers.render import Renderer
 
@@ -82,7 +84,7 @@ class Roster:
 
     `source` reads the accounts; `refresh` looks again and rebuilds what changed, secrets included. `key` fingerprints
     the secrets. `login_allowed(account)` says whether a login may be tried now, `tokens(tenant)` where its
-    OAuth2 login is kept.
+    OAuth2 login is kept. `open_options` opens an account's secrets; `confirmed` are the senders whose owner said yes.
     """
 
     def __init__(
@@ -92,14 +94,19 @@ class Roster:
         key: bytes = b"",
         login_allowed: Callable[[str], bool] = lambda _: True,
         tokens: Callable[[str], TokenStore] | None = None,
+        open_options: Callable[[Account], dict[str, Any]] = opened_options,
+        confirmed: Callable[[], Confirmed] = frozenset,
     ) -> None:
         self._source = source
+        self._open_options = open_options
+        self._confirmed = confirmed
         self._key = key
         self._login_allowed = login_allowed
         self._tokens = tokens
         self._lock = threading.Lock()
         self._ways: dict[str, Way] = {}
         self._problems: dict[str, str] = {}
+        self._sending: dict[str, Account] = {}
         self.registry = Registry()
         self.credentials: dict[str, str] = {}
         self._load(source())
@@ -118,26 +125,28 @@ class Roster:
         registry = registry.model_copy(
             update={"accounts": {name: with_default_limits(account) for name, account in registry.accounts.items()}}
         )
-        credentials = {name: self._credential(account) for name, account in registry.accounts.items()}
+        confirmed = self._confirmed()
+        sending = {name: as_sent(account, registry, confirmed) for name, account in registry.accounts.items()}
+        credentials = {name: self._credential(account, registry) for name, account in sending.items()}
         changed = {
             name
-            for name in {*registry.accounts, *self.registry.accounts}
-            if registry.accounts.get(name) != self.registry.accounts.get(name)
-            or credentials.get(name) != self.credentials.get(name)
+            for name in {*sending, *self._sending}
+            if sending.get(name) != self._sending.get(name) or credentials.get(name) != self.credentials.get(name)
         }
         same = not changed and registry == self.registry
         with self._lock:
-            self.registry, self.credentials = registry, credentials
+            self.registry, self.credentials, self._sending = registry, credentials, sending
             gone = [self._ways.pop(name) for name in changed if name in self._ways]
         self._problems.pop("", None)
         for way in gone:
             way.driver.close()
         return not same
 
-    def _credential(self, account: Account) -> str:
+    def _credential(self, account: Account, registry: Registry) -> str:
         """A keyed fingerprint of everything the account connects and logs in with."""
         try:
-            text = json.dumps([account.driver, opened_options(account)], sort_keys=True, default=str)
+            options = composed_options(account, registry, self._open_options)
+            text = json.dumps([account.driver, options], sort_keys=True, default=str)
             self._problems.pop(account.name, None)
         except ConfigurationError as error:
             text = str(error)
@@ -151,16 +160,18 @@ class Roster:
         found = self._ways.get(name)
         if found is not None:
             return found
-        account = self.registry.accounts.get(name)
-        if account is None:
-            raise SenderRefused(f"account {name} is not configured on this worker")
         with self._lock:
+            account = self._sending.get(name)
+            if account is None:
+                raise SenderRefused(f"account {name} is not configured on this worker")
             if name not in self._ways:
                 try:
+                    login = provider_of(account, self.registry) or account
                     driver = build_driver(
                         account,
+                        options=composed_options(account, self.registry, self._open_options),
                         login_allowed=lambda: self._login_allowed(name),
-                        token_store=self._tokens(account.tenant or "instance") if self._tokens else None,
+                        token_store=self._tokens(login.tenant or "instance") if self._tokens else None,
                     )
                     self._ways[name] = Way(account, driver, Renderer(account))
                 except ConfigurationError as error:
