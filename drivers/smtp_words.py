@@ -14,6 +14,7 @@ from postier.schemas.errors import (
     DeliveryError,
     EmailRefused,
     PermanentError,
+    QuotaExhausted,
     RateLimited,
     RecipientRefused,
     SenderRefused,
@@ -22,6 +23,7 @@ from postier.schemas.errors import (
 )
 
 MAX_WORDS = 300  # characters
+_QUOTA_PROBE = 3600.0  # seconds: windows slide or end at an hour that no reply tells
 _LONGEST_WAIT = 86_400.0  # seconds: a server that asks for more is asked again tomorrow
 
 _ADDRESS = re.compile(r"([^\s<>@\"'(),:;=\[\]])[^\s<>@\"'(),:;=\[\]]*@([\w\[])[\w.:\[\]-]*")
@@ -30,6 +32,8 @@ _WAIT = re.compile(
     rf"(?:(?:in|after|for|wait|another|least)\s+|delay[=: ]\s*|retry[-_ ]?after[=: ]\s*)(\d{{1,6}})\s*({_UNIT})?",
     re.IGNORECASE,
 )
+# A 5xx that speaks of these means pace, not a spent allowance.
+_SOON = re.compile(r"per (?:second|minute)|too (?:fast|quickly|frequent)|connections?|concurren|slow(?:ing)? down", re.I)
 _CROWDED = re.compile(
     r"too many (?:recipients|rcpts?)|recipients? limit|maximum (?:number of )?recipients", re.IGNORECASE
 )
@@ -68,8 +72,12 @@ def refusal(reply: Reply, stage: Stage, secrets: Sequence[str] = ()) -> Delivery
     words = safe_words(reply.text, secrets)
     details: dict[str, Any] = {"code": code, "enhanced": enhanced, "stage": stage, "reply_class": reply_class}
     if reply_class == ReplyClass.THROTTLE:
+        if code >= 500 and not _SOON.search(reply.text) and not _CROWDED.search(reply.text):
+            return QuotaExhausted(words, until=wished_wait(reply.text) or _QUOTA_PROBE, **details)
         crowded = enhanced in ("4.5.3", "5.5.3") or bool(_CROWDED.search(reply.text))
         return RateLimited(words, retry_after=wished_wait(reply.text), too_many_recipients=crowded, **details)
+    if code == 421 and stage not in ("connect", "ehlo"):  # it closes on us: fewer, slower (RFC 5321 section 3.8)
+        return RateLimited(words, retry_after=wished_wait(reply.text), **details)
     if reply_class == ReplyClass.RETRY or code == 421:
         return TemporaryError(words, retry_after=wished_wait(reply.text), **details)
     if stage == "auth":

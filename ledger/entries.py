@@ -99,10 +99,15 @@ def sent(
     return ("sent", delivery_id, fence, *reply.arguments(), (provider_id or "")[:200], took, timeline)
 
 
-def retry(delivery: Claimed, reply: Reply, *, delay: float, spend: bool, cause: str, timeline: str) -> Entry:
-    """Wait `delay` seconds; `spend` says whether this attempt counts. What would wait past its deadline expires."""
-    spent = int(spend)
-    return ("retry", delivery.id, delivery.fence, int(delay * 1e6), spent, cause, *reply.arguments(), timeline)
+def retry(
+    delivery: Claimed, reply: Reply, *, delay: float, spend: bool, cause: str, timeline: str, refund: bool = False
+) -> Entry:
+    """Wait `delay` seconds; 0 is the head of its lane. What would wait past its deadline expires.
+
+    `spend` says whether this attempt counts, `refund` whether the account's quota gets its mail back.
+    """
+    micros = int(delay * 1e6)
+    return ("retry", delivery.id, delivery.fence, micros, int(spend), int(refund), cause, *reply.arguments(), timeline)
 
 
 def end(delivery: Claimed, reply: Reply, *, state: str, cause: str, timeline: str) -> Entry:
@@ -141,6 +146,11 @@ def split(account: str, *, recipients: int) -> Entry:
 def stall(account: str) -> Entry:
     """A conversation with the account hangs: none else should begin meanwhile."""
     return ("stall", account, "")
+
+
+def wait(account: str, *, seconds: float) -> Entry:
+    """Begin nothing with the account for `seconds`."""
+    return ("wait", account, "", int(seconds * 1e6))
 
 
 def flatten(entries: Iterable[Entry]) -> list[Argument]:

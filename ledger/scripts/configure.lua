@@ -9,11 +9,13 @@ for _ = 1, tonumber(ARGV[3]) do
   local name, fields = ARGV[i], tonumber(ARGV[i + 1])
   local key = account_key(name)
   local before = redis.call('HMGET', key, 'credential', 'state', 'reason', 'max_given', 'day_end')
-  if number(before[5]) <= NOW then redis.call('HDEL', key, 'day_used') end
   i = i + 2
   for _ = 1, fields do
     local field, value = ARGV[i], ARGV[i + 1]
-    if value == '' then redis.call('HDEL', key, field) else redis.call('HSET', key, field, value) end
+    -- A day's end that was reckoned before it passed says nothing any more, and one that has passed is for claim to
+    -- see: it starts the new day, once.
+    local stale = field == 'day_end' and value ~= '' and (tonumber(value) <= NOW or number(before[5], NOW + 1) <= NOW)
+    if value == '' then redis.call('HDEL', key, field) elseif not stale then redis.call('HSET', key, field, value) end
     i = i + 2
   end
   local now = redis.call('HMGET', key, 'credential', 'max_given')

@@ -1,6 +1,7 @@
 -- What an account may do now: its state, pace, quotas, health. Fields of the hash account:<name>:
 --   state ready|parked|paused|needs_login, reason, words, since, until, by     cap, second_*, minute_* (GCRA)
---   hour_limit, hour_end, hour_used, day_limit, day_end, day_used, counts      factor, factor_at, hold (adaptive pace)
+--   hour_limit, hour_end, hour_used, hour_from, hour_turning, the same for day, counts (quotas)
+--   factor, factor_at, slowed_at, hold (adaptive pace)
 --   trouble, opened, seen_ok, seen_bad, seen_at (circuit breaker)              proven, probe, stalled, full
 --   max_rcpt, fallback, overflow, credential
 local SECOND = 1000000
@@ -97,16 +98,34 @@ local function went_badly(account, words)
 end
 
 -- Quotas: counted windows whose next end workers write down (days have time zones); a missed one starts anew here.
-local function quota_left(account, a, name, length)
+-- What was granted before the end and leaves after it counts in the new window (`sent` adds it): until all conversations
+-- of before are over, room is kept for what they may still send, `most` each. Answers what is left, the window's end,
+-- and whether room is kept.
+local function quota_left(account, a, name, length, most)
   local limit = tonumber(a[name .. '_limit'])
-  if not limit then return nil, NOW end
+  if not limit then return nil, NOW, false end
+  local key, busy = account_key(account), P .. 'sending:' .. account
   local ends = number(a[name .. '_end'])
   if NOW >= ends then
     ends = ends > 0 and ends + math.ceil((NOW - ends + 1) / length) * length or NOW + length
-    a[name .. '_used'] = '0'
-    redis.call('HSET', account_key(account), name .. '_end', n2s(ends), name .. '_used', 0)
+    a[name .. '_used'], a[name .. '_turning'] = '0', '1'
+    redis.call('HSET', key, name .. '_end', n2s(ends), name .. '_used', 0, name .. '_from', NOWS, name .. '_turning', 1)
   end
-  return math.max(0, limit - number(a[name .. '_used'])), ends
+  local kept = 0
+  if a[name .. '_turning'] then
+    kept = redis.call('ZCARD', busy) * most
+    if kept == 0 then redis.call('HDEL', key, name .. '_turning') end
+  end
+  return math.max(0, limit - number(a[name .. '_used']) - kept), ends, kept > 0
+end
+
+-- A quota's count is given back in the window it was taken from, or not at all.
+local function release_quota(key, a, count, taken_at)
+  for _, name in ipairs({ 'hour', 'day' }) do
+    if number(a[name .. '_used']) >= count and taken_at >= number(a[name .. '_from']) then
+      redis.call('HINCRBY', key, name .. '_used', -count)
+    end
+  end
 end
 
 local HOUR, DAY = 3600 * SECOND, 86400 * SECOND

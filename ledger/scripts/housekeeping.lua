@@ -32,12 +32,29 @@ local function reap()
   end
 end
 
+-- What was tried or deferred before had its turn already: to the head of its lane, the earliest due first.
+-- What was tried or deferred before had its turn already: to the head of its lane, the earliest due first.
 local function promote()
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'scheduled', '-inf', NOWS, 'LIMIT', 0, BOUND)) do
-    redis.call('ZREM', P .. 'scheduled', id)
-    local r = redis.call('HMGET', P .. 'delivery:' .. id, 'state', 'account', 'class', 'attempt')
-    if r[1] == 'waiting' then to_lane(id, r[2], r[3], tonumber(r[4]) > 0) end
+  local due = redis.call('ZRANGEBYSCORE', P .. 'scheduled', '-inf', NOWS, 'WITHSCORES', 'LIMIT', 0, BOUND)
+  local again = {}
+  for i = 1, #due, 2 do
+    local id, record = due[i], P .. 'delivery:' .. due[i]
+    local r = redis.call('HMGET', record, 'state', 'account', 'class', 'attempt', 'deferred', 'replay', 'pace')
+    local waits, fresh = r[1] == 'waiting', number(r[4]) == 0
+    local slot = waits and fresh and r[7] and missed_slot(r[6], r[2], tonumber(r[7]), tonumber(due[i + 1]))
+    if slot then
+      redis.call('HSET', record, 'due', n2s(slot))
+      redis.call('ZADD', P .. 'scheduled', n2s(slot), id)
+    else
+      redis.call('ZREM', P .. 'scheduled', id)
+      if waits and fresh and not r[5] then
+        to_lane(id, r[2], r[3], false)
+      elseif waits then
+        again[#again + 1] = { id, r[2], r[3] }
+      end
+    end
   end
+  for i = #again, 1, -1 do to_lane(again[i][1], again[i][2], again[i][3], true) end
 end
 
 local function expire(id)

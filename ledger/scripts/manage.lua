@@ -8,6 +8,7 @@ function verbs.pause()
   local key = P .. 'account:' .. ARGV[2]
   if redis.call('EXISTS', key) == 0 then return -1 end
   redis.call('HSET', key, 'state', 'paused', 'by', ARGV[3], 'since', NOWS)
+  redis.call('HDEL', key, 'reason', 'words', 'until')
   redis.call('ZREM', P .. 'parked', ARGV[2])
   return 1
 end

@@ -35,7 +35,7 @@ local function spent_allowance(from, count)
   for index = 1, count do
     local at = from + 3 * (index - 1)
     local used = tonumber(redis.call('GET', P .. 'allowance:' .. ARGV[at]) or 0)
-    if used >= tonumber(ARGV[at + 1]) then return index, redis.call('TTL', P .. 'allowance:' .. ARGV[at]) end
+    if used >= tonumber(ARGV[at + 1]) then return index, math.ceil(redis.call('PTTL', P .. 'allowance:' .. ARGV[at]) / 1000) end
   end
   for index = 1, count do
     local at = from + 3 * (index - 1)

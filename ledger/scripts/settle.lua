@@ -2,7 +2,8 @@
 -- ARGV: number of entries, then per entry: verb, id, fence, then per verb
 --   mark                                    -> 1, 2 superseded meanwhile, 0 stale
 --   sent  code, enhanced, words, provider id, microseconds, history or ''
---   retry delay (us), spend (0|1), cause, code, enhanced, words, history
+--   retry delay (us), spend (0|1), refund (0|1), cause, code, enhanced, words, history
+--                                           without a delay: to the head of its lane; refund: the quota's count returns
 --   end   state, cause, code, enhanced, words, history
 --   back  refund (0|1)                      unstarted: to the head of its lane, permit and attempt returned
 --   free  (id: conversation, fence: account) verdict (good|bad|none), words -> 2 when the account parked just now, 3 when
@@ -11,6 +12,7 @@
 --   slow  (id: account, fence: '') hold (us) -> 1 slowed just now, 0 was slow already
 --   split (id: account, fence: '') recipients of the refused mail: fewer from now on
 --   stall (id: account, fence: '')          a conversation hangs: begin no other for a while
+--   wait  (id: account, fence: '') hold (us) begin nothing before
 -- Repeating a settled entry is safe: it answers 1 again.
 -- The last attempt starts this long (us) before the deadline instead of never.
 local LAST_CALL = 5000000
@@ -19,17 +21,35 @@ local STALL = 10000000
 local answers = {}
 local i = 2
 
+-- A quota counts recipients or mails; of a mail to several, one of them (`whole`) stands for the mail.
+local function give_quota_back(account, a, whole, taken_at)
+  if whole or a.counts == 'r' then release_quota(account_key(account), a, 1, number(taken_at)) end
+end
+
 -- Only the last grant of a rate can be undone exactly: taken back from an older one, a permit would let the rate be
--- exceeded. A quota's count may always be given back.
-local function release_permit(account, conversation)
+-- exceeded.
+local function release_permit(account, a, conversation)
+  if not a.granted or not conversation or a.granted ~= string.match(conversation, '^(.*)%.%d+$') then return false end
+  local factor, given = pace_factor(a), false
+  for _, rule in ipairs(RULES) do
+    local T, tat = a[rule[1] .. '_t'], a[rule[1] .. '_tat']
+    if T and tat and factor == 1 then
+      redis.call('HSET', account_key(account), rule[1] .. '_tat', n2s(tonumber(tat) - tonumber(T)))
+      given = true
+    end
+  end
+  return given
+end
+
+-- What was granted in one quota window and leaves in the next counts in that one.
+local quotas = {}
+local function count_late(account, leased_at)
   local key = account_key(account)
-  local a = redis.call('HMGET', key, 'granted', 'second_t', 'second_tat', 'minute_t', 'minute_tat', 'hour_used', 'day_used')
-  if number(a[6]) > 0 then redis.call('HINCRBY', key, 'hour_used', -1) end
-  if number(a[7]) > 0 then redis.call('HINCRBY', key, 'day_used', -1) end
-  if not a[1] or not conversation or a[1] ~= string.match(conversation, '^(.*)%.%d+$') then return false end
-  if a[2] and a[3] then redis.call('HSET', key, 'second_tat', n2s(tonumber(a[3]) - tonumber(a[2]))) end
-  if a[4] and a[5] then redis.call('HSET', key, 'minute_tat', n2s(tonumber(a[5]) - tonumber(a[4]))) end
-  return true
+  quotas[account] = quotas[account] or redis.call('HMGET', key, 'hour_from', 'day_from')
+  for index, name in ipairs({ 'hour', 'day' }) do
+    local from = quotas[account][index]
+    if from and leased_at < tonumber(from) then redis.call('HINCRBY', key, name .. '_used', 1) end
+  end
 end
 
 local function holds(r, fence) return r[2] == fence and (r[1] == 'leased' or r[1] == 'sending') end
@@ -47,7 +67,7 @@ end
 
 function verbs.sent(id, fence)
   local record = P .. 'delivery:' .. id
-  local r = redis.call('HMGET', record, 'state', 'fence', 'cause')
+  local r = redis.call('HMGET', record, 'state', 'fence', 'cause', 'account', 'leased_at')
   local code, enhanced, words, provider_id, took, history =
     ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]
   i = i + 6
@@ -63,16 +83,17 @@ function verbs.sent(id, fence)
     'provider_id', provider_id, 'took', took)
   if history ~= '' then note(id, history) end
   if r[1] == 'waiting' then redis.call('ZREM', P .. 'scheduled', id) end
+  count_late(r[4], number(r[5]))
   finish(id, 'sent', true)
   return 1
 end
 
 verbs['retry'] = function(id, fence)
   local record = P .. 'delivery:' .. id
-  local r = redis.call('HMGET', record, 'state', 'fence', 'deadline')
-  local delay, spend, cause, code, enhanced, words, history =
-    tonumber(ARGV[i]), ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6]
-  i = i + 7
+  local r = redis.call('HMGET', record, 'state', 'fence', 'deadline', 'account', 'class', 'leased_at')
+  local delay, spend, refund, cause, code, enhanced, words, history =
+    tonumber(ARGV[i]), ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7]
+  i = i + 8
   if not holds(r, fence) then return r[2] == fence and (r[1] == 'waiting' or r[1] == 'expired') and 1 or 0 end
   if spend == '0' then
     redis.call('HINCRBY', record, 'attempt', -1)
@@ -81,16 +102,24 @@ verbs['retry'] = function(id, fence)
   local deadline = tonumber(r[3])
   local due = NOW + delay
   note(id, history)
+  if refund == '1' then give_quota_back(r[4], read_account(r[4]), true, r[6]) end
   if due >= deadline then due = deadline - LAST_CALL end
-  if due <= NOW then
+  if due <= NOW and (delay > 0 or deadline <= NOW) then
     redis.call('HSET', record, 'state', 'expired', 'ended_at', NOWS, 'cause', cause, 'code', code, 'enhanced', enhanced, 'words', words)
     finish(id, 'expired', false)
     return 1
   end
-  redis.call('HSET', record, 'state', 'waiting', 'due', n2s(due), 'cause', cause, 'code', code, 'enhanced', enhanced, 'words', words)
+  redis.call('HSET', record, 'state', 'waiting', 'cause', cause, 'code', code, 'enhanced', enhanced, 'words', words)
   redis.call('HDEL', record, 'crashes')
   gather('ZREM', P .. 'lease', id)
-  redis.call('ZADD', P .. 'scheduled', n2s(due), id)
+  if delay > 0 then
+    redis.call('HSET', record, 'due', n2s(due))
+    redis.call('ZADD', P .. 'scheduled', n2s(due), id)
+  else
+    redis.call('HDEL', record, 'due')
+    to_lane(id, r[4], r[5], true)
+    wake()
+  end
   return 1
 end
 
@@ -111,13 +140,15 @@ function verbs.back(id, fence)
   local refund = ARGV[i] == '1'
   i = i + 1
   local record = P .. 'delivery:' .. id
-  local r = redis.call('HMGET', record, 'state', 'fence', 'account', 'class', 'conversation')
+  local r = redis.call('HMGET', record, 'state', 'fence', 'account', 'class', 'conversation', 'leased_at')
   if r[1] ~= 'leased' or r[2] ~= fence then return r[1] == 'waiting' and r[2] == fence and 1 or 0 end
   redis.call('HSET', record, 'state', 'waiting')
   redis.call('HINCRBY', record, 'attempt', -1)
   redis.call('ZREM', P .. 'lease', id)
   to_lane(id, r[3], r[4], true)
-  if refund and release_permit(r[3], r[5]) then make_due(r[3], r[4]) end
+  local a = read_account(r[3])
+  give_quota_back(r[3], a, refund, r[6])
+  if refund and release_permit(r[3], a, r[5]) then make_due(r[3], r[4]) end
   wake()
   return 1
 end
@@ -152,12 +183,24 @@ end
 function verbs.split(account)
   local size = tonumber(ARGV[i])
   i = i + 1
-  redis.call('HSET', account_key(account), 'max_rcpt', math.max(1, math.floor(size / 2)))
+  local most = math.max(1, math.floor(size / 2))
+  if most < number(redis.call('HGET', account_key(account), 'max_rcpt'), most + 1) then
+    redis.call('HSET', account_key(account), 'max_rcpt', most)
+  end
   return 1
 end
 
 function verbs.stall(account)
   redis.call('HSET', account_key(account), 'stalled', n2s(NOW + STALL))
+  return 1
+end
+
+function verbs.wait(account)
+  local till = NOW + tonumber(ARGV[i])
+  i = i + 1
+  if till > number(redis.call('HGET', account_key(account), 'hold')) then
+    redis.call('HSET', account_key(account), 'hold', n2s(till))
+  end
   return 1
 end
 
