@@ -40,7 +40,7 @@ def _mails(deliveries: Iterable[Claimed]) -> deque[Mail]:
     """Deliveries as mails: neighbours of one packet travel together."""
     mails: deque[list[Claimed]] = deque()
     for delivery in deliveries:
-        if mails and delivery.packet and mails[-1][0].packet == delivery.packet and not delivery.crashes:
+        if mails and delivery.packet and mails[-1][0].packet == delivery.packet:
             mails[-1].append(delivery)
         else:
             mails.append([delivery])

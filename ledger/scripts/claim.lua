@@ -2,7 +2,7 @@
 -- conversation may hold, lease (us), housekeeping bound, crash limit, record lifetime (s), fresh conversation name.
 -- Answers {wait (us) until something may be due, {conversation, account, {delivery...}...}...}; a delivery is
 -- {id, fence, attempt, crashes, tenant, kind, version, event, message id, deadline, accepted at, on_unknown, payload,
--- masked recipient, class, packet}.
+-- masked recipient, class, packet}; neighbours with the same packet are one mail, and had one permit.
 local handed, conversations, pops = {}, 0, 0
 local seen = {}
 
@@ -24,12 +24,14 @@ local function look_at(id, account)
 end
 
 -- Up to `quota` mails from a lane; recipients of one event that shares a mail make one, as long as `size` lets them.
+-- What a dying worker held never shares one: the next crash must tell who is to blame.
 local function take(account, class, quota, size, most)
   local mails, extra, people = {}, {}, 0
-  for _ = 1, 3 do
+  for round = 1, 4 do
     local last = mails[#mails]
     local open = last and last.packet and size - #last or 0
-    local room = math.min(math.max(quota - #mails, open), WANTED * BATCH + BOUND + size - pops)
+    local more = round < 4 and quota - #mails or 0 -- the last round only fills the last mail
+    local room = math.min(math.max(more, open), WANTED * BATCH + BOUND + size - pops)
     if room <= 0 then break end
     local ids = redis.call('LPOP', lane(account, class), room)
     if not ids then break end
@@ -37,7 +39,7 @@ local function take(account, class, quota, size, most)
     for _, id in ipairs(ids) do
       local entry = look_at(id, account)
       if entry then
-        local packet = entry[2][17]
+        local packet = number(entry[2][4]) == 0 and entry[2][17] or nil
         last = mails[#mails]
         people = people + 1
         if people > most or #extra > 0 then
@@ -58,14 +60,14 @@ end
 
 local payloads = {}
 
-local function lease(entry, conversation)
+local function lease(entry, conversation, packet)
   local id, r = entry[1], entry[2]
   local fence, attempt = tonumber(r[2]) + 1, tonumber(r[3]) + 1
   redis.call('HSET', P .. 'delivery:' .. id, 'state', 'leased', 'fence', fence, 'attempt', attempt, 'worker', WORKER,
     'conversation', conversation, 'leased_at', NOWS)
   gather('ZADD', P .. 'lease', TO, id)
   local row = { id, fence, attempt, tonumber(r[4] or 0), r[5], r[6], r[7], r[8], r[9], r[10], r[11], r[12], '', r[14] or '',
-    r[15], r[17] or '' }
+    r[15], packet }
   payloads[#payloads + 1] = { P .. 'payload:' .. id, row }
   return row
 end
@@ -93,7 +95,8 @@ local function group(mails, account, rooms, troubled)
       if not mail then break end
       local suspect = tonumber(mail[1][2][4] or 0) > 0
       if suspect and #members > 2 then break end
-      for _, entry in ipairs(mail) do members[#members + 1] = lease(entry, conversation) end
+      local packet = mail.packet and tostring(used) or ''
+      for _, entry in ipairs(mail) do members[#members + 1] = lease(entry, conversation, packet) end
       used = used + 1
       if suspect then break end
     end
@@ -111,19 +114,36 @@ local function put_back(account, class, entries)
   end
 end
 
--- What waits for an account that cannot send goes to its fallback. Answers whether anything may be left.
-local function overflow(account, class, a)
+-- The first account along the fallbacks that can send, or nil; nobody's mail is moved to where it would wait too.
+local CHAIN = 8
+local function able_fallback(a)
+  local name = a.fallback
+  for _ = 1, CHAIN do
+    if not name then return nil end
+    local f = read_account(name)
+    if f.state == 'ready' and not spent_quota(f) then return name end
+    name = f.fallback
+  end
+  return nil
+end
+
+-- What waits for an account that cannot send goes to a fallback that can. Answers true while anything may be left, and
+-- the time to look again when no fallback can.
+local function overflow(account, class, a, why)
+  if redis.call('LLEN', lane(account, class)) == 0 then return false end
+  local to = able_fallback(a)
+  if not to then return false, NOW + 5 * SECOND end
   local ids = redis.call('LPOP', lane(account, class), BOUND) or {}
   for _, id in ipairs(ids) do
     local record = P .. 'delivery:' .. id
     local r = redis.call('HMGET', record, 'state', 'account')
     if r[1] == 'waiting' and r[2] == account then
-      redis.call('HSET', record, 'account', a.fallback, 'via', account)
-      note(id, cjson.encode({ what = 'overflowed', from = account, to = a.fallback, why = a.reason or 'quota' }))
-      gather('RPUSH', lane(a.fallback, class), id)
+      redis.call('HSET', record, 'account', to, 'via', account)
+      note(id, cjson.encode({ what = 'overflowed', from = account, to = to, why = why }))
+      redis.call('RPUSH', lane(to, class), id)
     end
   end
-  if #ids > 0 then redis.call('ZADD', P .. 'due:' .. class, 'NX', NOWS, a.fallback) end
+  if #ids > 0 then redis.call('ZADD', P .. 'due:' .. class, 'NX', NOWS, to) end
   return #ids == BOUND
 end
 
@@ -167,11 +187,17 @@ local function permits(account, a)
     end
   end
   local recipients = math.huge
+  local most = BATCH * (a.counts == 'r' and number(a.max_rcpt, 1) or 1)
   for name, length in pairs({ hour = HOUR, day = DAY }) do
-    local left, ends = quota_left(account, a, name, length)
+    local left, ends, kept = quota_left(account, a, name, length, most)
     if left then
       recipients = math.min(recipients, left)
-      if left == 0 then again, spent = math.max(again, ends), true end
+      if left == 0 and kept then -- the next conversation that ends says more
+        redis.call('HSET', account_key(account), 'full', 1)
+        again = math.max(again, math.min(ends, NOW + SECOND))
+      elseif left == 0 then
+        again, spent = math.max(again, ends), true
+      end
     end
   end
   if a.counts ~= 'r' then
@@ -203,16 +229,21 @@ local function serve(account, class, share)
   local function later(at) redis.call('ZADD', due, n2s(at), account) end
   local a = read_account(account)
   if a.state ~= 'ready' then
-    if a.state and a.state ~= 'paused' and overflows(a, false) and overflow(account, class, a) then return later(NOW) end
+    local more, at
+    if a.state and a.state ~= 'paused' and overflows(a, false) then more, at = overflow(account, class, a, a.reason) end
+    if more or at then return later(at or NOW) end
     return redis.call('ZREM', due, account)
   end
   local hold = math.max(number(a.hold), number(a.stalled))
   if hold > NOW or pace_factor(a) < 1 then
-    if overflows(a, true) and overflow(account, class, a) then return later(NOW) end
+    if overflows(a, true) and overflow(account, class, a, 'slow') then return later(NOW) end
     if hold > NOW then return later(hold) end
   end
   local mails, recipients, again, spent = permits(account, a)
-  if spent and overflows(a, false) and overflow(account, class, a) then return later(NOW) end
+  if spent and overflows(a, false) then
+    local more, at = overflow(account, class, a, 'quota')
+    if more or at then return later(math.min(at or NOW, again)) end
+  end
   if mails <= 0 or recipients <= 0 then return later(again) end
   local rooms, troubled = free_rooms(account, a)
   if not rooms then return later(troubled) end
