@@ -30,10 +30,10 @@ end
 -- exceeded.
 local function release_permit(account, a, conversation)
   if not a.granted or not conversation or a.granted ~= string.match(conversation, '^(.*)%.%d+$') then return false end
-  local factor, given = pace_factor(a), false
+  local given = false
   for _, rule in ipairs(RULES) do
     local T, tat = a[rule[1] .. '_t'], a[rule[1] .. '_tat']
-    if T and tat and factor == 1 then
+    if T and tat then
       redis.call('HSET', account_key(account), rule[1] .. '_tat', n2s(tonumber(tat) - tonumber(T)))
       given = true
     end
