@@ -19,7 +19,7 @@ def log_in(name: str, *, json_output: bool) -> None:
     """Show the code, wait for the person, store the login and wake the account. Exit 1 when it was declined."""
     from postier.console.ledger_access import ledger
     from postier.ledger.tokens import SealedTokenStore
-    from postier.schemas.errors import AuthenticationFailed, ConfigurationError
+    from postier.schemas.errors import ConfigurationError, DeliveryError
     from postier.workers.route import build_driver
 
     with ledger() as opened:
@@ -34,7 +34,7 @@ def log_in(name: str, *, json_output: bool) -> None:
             login = driver.device_login()
             _show(login.begin(), json_output=json_output)
             _wait(login)
-        except AuthenticationFailed as error:
+        except DeliveryError as error:
             complain(f"postier: {safe(error.text)}")
             raise typer.Exit(NEGATIVE) from None
         finally:
