@@ -14,6 +14,7 @@ from tools.installers import CommandFailed, say, watch
 # package, the commands one of which must be there, what stays untested without it
 SERVERS = (
     ("redis-server", ("redis-server", "valkey-server"), "tests on a system redis-server"),
+    ("dovecot-submissiond", ("dovecot",), "tests that log in to Dovecot with XOAUTH2"),
     ("postfix", ("postfix",), "tests that send through a private Postfix"),
     ("chromium", ("chromium", "chromium-browser", "google-chrome"), "tests that look at pages in a browser"),
 )
