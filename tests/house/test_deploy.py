@@ -115,4 +115,4 @@ def test_the_build_sees_every_room_and_no_more_than_it_copies() -> None:
     allowed = {line[1:] for line in ignore if line.startswith("!")}
 
     assert "*" in ignore
-    assert allowed == {*ROOMS.values(), "pyproject.toml", "LICENSE", "requirements/*.lock"}
+    assert allowed == {*ROOMS.values(), "pyproject.toml", "LICENSE", "README.md", "requirements/*.lock"}
