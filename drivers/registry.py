@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 import re
 from importlib import metadata
 from typing import Any
@@ -32,6 +33,7 @@ BUILT_IN: dict[str, str] = {
     "null": "postier.drivers.null:NullDriver",
 }
 
+_FILE = re.compile(r"[a-z][a-z0-9]*")  # drivers/acme.py holds AcmeDriver
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
@@ -52,6 +54,8 @@ def load_driver(name: str) -> type[Driver[Any]]:
         return _imported(found[0].value, name)
     if ":" in name:
         return _imported(name, name)
+    if _FILE.fullmatch(name) and importlib.util.find_spec(f"postier.drivers.{name}"):
+        return _imported(f"postier.drivers.{name}:{name.capitalize()}Driver", name)
     raise ConfigurationError(f"driver: no driver is named {name!r}; {_hint(name)}")
 
 
