@@ -17,6 +17,7 @@ import redis
 from postier.schemas.errors import ConfigurationError
 
 _START_SECONDS = 15.0
+_STOP_SECONDS = 10.0
 
 
 def find_server() -> str:
@@ -107,13 +108,17 @@ class EmbeddedServer:
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:
-        """End it in good order. Calling twice is safe."""
+        """End it in good order, at once when it takes too long. Calling twice is safe."""
         self._end(signal.SIGTERM)
 
     def _end(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(number)
-            self._process.wait(timeout=15)
+            try:
+                self._process.wait(timeout=_STOP_SECONDS)
+            except subprocess.TimeoutExpired:  # its disk hangs, or it is stopped by a signal
+                self._process.kill()
+                self._process.wait()
 
     def __enter__(self) -> EmbeddedServer:
         return self.start()

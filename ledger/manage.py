@@ -1,25 +1,29 @@
-"""What people do to deliveries and accounts: replay, discard, pause, resume."""
+"""What people do to deliveries and accounts: discard, resolve, correct, pause, resume. Replays are in `replay.py`."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+import dataclasses
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import timedelta
-from itertools import islice
-from typing import Literal
+from typing import Any, Literal
 
+from postier.ledger.audit import Audit
+from postier.ledger.groups import WAITING_FOR_A_PERSON
+from postier.ledger.payload import Payload, open_payload
+from postier.ledger.publish import Accepted, Publisher, admit_and_route
 from postier.ledger.queries import Queries, Status
-from postier.ledger.store import Store
-from postier.schemas.errors import InvalidEvent
-from postier.schemas.events import kind_named
+from postier.ledger.replay import BATCH, batches
+from postier.ledger.store import Store, translated
+from postier.schemas.account import Registry
+from postier.schemas.edge import read_envelope
+from postier.schemas.errors import InvalidEvent, LedgerUnavailable
+from postier.schemas.strict_json import read_object
+from postier.settings.seal import Sealer
 
-Answer = Literal["done", "not_possible", "over", "unknown_id"]
+Answer = Literal["done", "not_possible", "unknown_id"]
 
 _ANSWERS: dict[int, Answer] = {1: "done", 0: "not_possible", -1: "unknown_id"}
-_BATCH = 500
-_UNKNOWN_KIND = timedelta(hours=48)
-# A record's deadline that is this much earlier than its kind's was cut by the event's own expiry.
-_SLACK = 1.0
 
 
 class Management:
@@ -28,65 +32,91 @@ class Management:
     Repeating is safe: what is done already answers `not_possible`.
     """
 
-    def __init__(self, store: Store, who: str, *, keep: int) -> None:
+    def __init__(self, store: Store, who: str) -> None:
         self._store = store
-        self._queries = Queries(store)
         self._who = who[:80]
-        self._keep = keep
+        self._audit = Audit(store)
 
     def pause(self, account: str) -> bool:
         """Stop an account; its mail waits. False when the ledger does not know it."""
-        return bool(self._store.run("manage", ("pause", account, self._who)) == 1)
+        return self._steer("pause", account)
 
     def resume(self, account: str) -> bool:
         """Let a paused or parked account go on. False when the ledger does not know it."""
-        return bool(self._store.run("manage", ("resume", account, self._who)) == 1)
+        return self._steer("resume", account)
 
-    def replay(self, ids: Iterable[str]) -> Iterator[tuple[str, Answer]]:
-        """Start failed, expired or unknown deliveries anew, each with its kind's full time from now.
-
-        `over`: its event said how long it is of use, and that time has passed (a link that no longer opens).
-        """
-        for batch in _batches(ids):
-            now = self._store.now() / 1e6
-            by_deadline: dict[int, list[str]] = defaultdict(list)
-            for delivery_id in batch:
-                status = self._queries.status(delivery_id)
-                if status is None:
-                    yield delivery_id, "unknown_id"
-                    continue
-                deadline = _new_deadline(status, now)
-                if deadline <= now:
-                    yield delivery_id, "over"
-                else:
-                    by_deadline[int(deadline * 1e6)].append(delivery_id)
-            for micros, group in by_deadline.items():
-                answers = self._store.run("manage", ("replay", micros, self._who, self._keep, *group))
-                yield from _named(group, answers)
+    def _steer(self, verb: str, account: str) -> bool:
+        known = bool(self._store.run("manage", (verb, account, self._who)) == 1)
+        if known:
+            self._audit.record(who=self._who, what=f"account.{verb}d", subject=account)
+        return known
 
     def discard(self, ids: Iterable[str], reason: str) -> Iterator[tuple[str, Answer]]:
-        """Give up on deliveries that failed or wait; their payload is removed."""
-        for batch in _batches(ids):
-            answers = self._store.run("manage", ("discard", self._who, reason[:300], self._keep, *batch))
-            yield from _named(batch, answers)
+        """Give up on deliveries that wait, for their turn or for a person; their payload is removed."""
+        yield from self._each("discard", ids, "deliveries.discarded", reason[:300])
 
+    def resolve(self, ids: Iterable[str]) -> Iterator[tuple[str, Answer]]:
+        """Say of deliveries whose outcome is unknown that they were sent."""
+        yield from self._each("resolve", ids, "deliveries.resolved_as_sent")
 
-def _named(ids: Sequence[str], answers: Sequence[int]) -> Iterator[tuple[str, Answer]]:
-    for delivery_id, answer in zip(ids, answers, strict=True):
-        yield delivery_id, _ANSWERS[answer]
+    def _each(self, verb: str, ids: Iterable[str], what: str, *more: str) -> Iterator[tuple[str, Answer]]:
+        done, first = 0, ""
+        try:
+            for batch in batches(ids, BATCH):
+                answers: Sequence[int] = self._store.run("manage", (verb, self._who, *more, *batch))
+                for delivery_id, answer in zip(batch, answers, strict=True):
+                    done += answer == 1
+                    first = first or (delivery_id if answer == 1 else "")
+                    yield delivery_id, _ANSWERS[answer]
+        finally:
+            if done:
+                details: dict[str, Any] = {"reason": more[0]} if more else {}
+                self._audit.record(who=self._who, what=what, subject=first, count=done, details=details)
 
+    def content(self, status: Status, sealer: Sealer) -> Payload | None:
+        """What a delivery keeps of its event; None when that is gone. The look is written to the audit first.
 
-def _batches(ids: Iterable[str]) -> Iterator[list[str]]:
-    iterator = iter(dict.fromkeys(ids))
-    while batch := list(islice(iterator, _BATCH)):
-        yield batch
+        Raises Unsealable without the key it was sealed with.
+        """
+        with translated():
+            sealed = self._store.redis.get(self._store.key(f"payload:{status.id}"))
+        if sealed is None:
+            return None
+        self._audit.record(who=self._who, what="content.revealed", subject=status.id)
+        return open_payload(sealer, status.id, sealed)
 
+    def correct(
+        self, status: Status, data: bytes, *, payload: Payload, registry: Registry, sealer: Sealer, account: str | None
+    ) -> Accepted:
+        """Publish `data` (an event's fields as JSON) in place of a delivery that waits for a person.
 
-def _new_deadline(status: Status, now: float) -> float:
-    try:
-        lifetime = kind_named(status.kind).deadline.total_seconds()
-    except InvalidEvent:  # a kind of a later version: it waits for workers that know it
-        lifetime = _UNKNOWN_KIND.total_seconds()
-    deadline = float(status.facts.get("deadline", now))
-    said_by_the_event = deadline < status.accepted_at + lifetime - _SLACK
-    return deadline if said_by_the_event else now + lifetime
+        The event passes the same edge as any other and goes to the old delivery's recipient alone where the kind's
+        recipients are configured. The old one is kept, discarded, with a link to the new one. The same correction
+        again answers with the same delivery. Raises InvalidEvent, and nothing is changed.
+        """
+        event_id = "c-" + hashlib.sha256(status.id.encode() + b"\0" + data).hexdigest()[:40]
+        self._refuse_second_correction(status, event_id)
+        given: dict[str, Any] = {"id": event_id, "kind": status.kind, "tenant": status.tenant}
+        given["data"] = read_object(data)
+        given |= {"reply_to": payload.reply_to} if payload.reply_to else {}
+        given |= {"account": account} if account else {}
+        envelope = read_envelope(json.dumps(given))
+        admitted = admit_and_route(envelope, registry)
+        if envelope.data.form() is not None:
+            admitted = dataclasses.replace(admitted, recipients=(payload.recipient,))
+        answer = Publisher(self._store, sealer).publish([admitted])[0]
+        if isinstance(answer, InvalidEvent | LedgerUnavailable):
+            raise answer
+        if self._store.run("manage", ("correct", self._who, status.id, answer.deliveries[0])) != 1:
+            self._store.run("manage", ("discard", self._who, "the old one left meanwhile", *answer.deliveries))
+            raise InvalidEvent("the delivery was replayed or discarded meanwhile", field="state")
+        details = {"new": answer.deliveries[0]}
+        self._audit.record(who=self._who, what="delivery.corrected", subject=status.id, details=details)
+        return answer
+
+    def _refuse_second_correction(self, status: Status, event_id: str) -> None:
+        if status.state in WAITING_FOR_A_PERSON:
+            return
+        known = Queries(self._store).deliveries_of(status.tenant, event_id)
+        if not known or status.facts.get("replaced_by") not in known:
+            raise InvalidEvent(f"the delivery is {status.state}: it does not wait for a person", field="state")

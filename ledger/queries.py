@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
+from postier.ledger.groups import WAITING_FOR_A_PERSON, Groups
+from postier.ledger.search import Filters, slices
 from postier.ledger.store import Store, translated
 
 ENDS = ("sent", "failed", "expired", "unknown", "discarded", "suppressed")
 STATES = ("waiting", "leased", "sending", *ENDS)
 _TIMES = ("accepted_at", "due", "deadline", "leased_at", "sending_at", "ended_at")
+_LEFTOVERS = ("was", "was_ended", "was_account", "was_deadline", "pace", "group")
 _NUMBERS = ("attempt", "crashes", "deferred", "replays", "version", "code", "took")
 _PAGE = 500
 
@@ -66,7 +69,7 @@ _OWN = (
     "cause",
     "words",
 )
-_HIDDEN = ("rkey", "key", "fence", "conversation", "class")
+_HIDDEN = ("rkey", "fence", "conversation", "class", *_LEFTOVERS)
 
 
 def _read(delivery_id: str, raw: dict[bytes, bytes], history: Iterable[bytes] = ()) -> Status:
@@ -78,6 +81,8 @@ def _read(delivery_id: str, raw: dict[bytes, bytes], history: Iterable[bytes] = 
         if record.get(name):
             record[name] = int(record[name])
     facts = {key: value for key, value in record.items() if key not in _OWN and key not in _HIDDEN and value != ""}
+    if "key" in facts:
+        facts["key"] = facts["key"].partition(":")[2]
     facts["priority"] = "urgent" if record.get("class") == "u" else "bulk"
     return Status(
         id=delivery_id, history=[_event(line) for line in history], facts=facts,
@@ -88,6 +93,10 @@ def _read(delivery_id: str, raw: dict[bytes, bytes], history: Iterable[bytes] = 
 def _event(line: bytes) -> dict[str, Any]:
     at, _, text = line.decode("utf-8", "replace").partition(" ")
     return {"at": int(at) / 1e6, **json.loads(text)}
+
+
+def _latest(found: list[Status], limit: int) -> list[Status]:
+    return sorted(found, key=lambda status: status.ended_at or 0.0, reverse=True)[:limit]
 
 
 class Queries:
@@ -113,6 +122,39 @@ class Queries:
             known = self._redis.get(self._key(f"key:{tenant}:{idempotency_key}"))
         return known.decode().rpartition(" ")[2].split(",") if known else []
 
+    def find(self, wanted: str, tenants: Iterable[str]) -> list[Status]:
+        """What is known by a delivery id, Message-ID, event id, idempotency key or provider's id, in these tenants."""
+        tenants = list(tenants)
+        name = wanted.strip()
+        message_id = name.strip("<>").partition("@")[0] if "@" in name else name
+        one = self.status(message_id)
+        if one is not None:
+            return [one] if one.tenant in tenants or not tenants else []
+        ids: list[str] = []
+        for tenant in tenants:
+            ids += self.deliveries_of(tenant, name) or self._deliveries_of_event(tenant, name)
+        if not ids:
+            ids = self._deliveries_of_provider(name)
+        found = [status for status in map(self.status, dict.fromkeys(ids)) if status is not None]
+        return [status for status in found if status.tenant in tenants or not tenants]
+
+    def _deliveries_of_event(self, tenant: str, event_id: str) -> list[str]:
+        with translated():
+            key = self._redis.get(self._key(f"event:{tenant}:{event_id}"))
+        return self.deliveries_of(tenant, key.decode().partition(":")[2]) if key else []
+
+    def _deliveries_of_provider(self, provider_id: str) -> list[str]:
+        with translated():
+            known = self._redis.hget(self._key("provider"), provider_id)
+            if known is None:
+                return []
+            key, packet = self._redis.hmget(self._key(f"delivery:{known.decode()}"), "key", "packet")
+        if key and packet:  # recipients of one mail have one provider's id
+            tenant, _, name = key.decode().partition(":")
+            together = [one for one in map(self.status, self.deliveries_of(tenant, name)) if one is not None]
+            return [one.id for one in together if one.facts.get("provider_id") == provider_id]
+        return [known.decode()]
+
     def deliveries(
         self,
         *,
@@ -120,59 +162,71 @@ class Queries:
         account: str | None = None,
         kind: str | None = None,
         tenant: str | None = None,
+        cause: str | None = None,
+        text: str | None = None,
         since: float | None = None,
         until: float | None = None,
         limit: int = 100,
     ) -> list[Status]:
         """Up to `limit` deliveries, those that changed last first within each state; times filter on acceptance."""
-
-        def wanted(status: Status) -> bool:
-            return (
-                account in (None, status.account)
-                and kind in (None, status.kind)
-                and tenant in (None, status.tenant)
-                and (since is None or status.accepted_at >= since)
-                and (until is None or status.accepted_at < until)
-            )
-
+        filters = Filters(account, kind, tenant, cause, text, since, until)
         found: list[Status] = []
         asked = set(states)
         for state in ENDS:
             if state in asked:
-                found.extend(islice(filter(wanted, self._ended(state)), limit))
+                found.extend(self._of(self._index(f"ended:{state}", filters, newest_first=True), limit))
         living = asked - set(ENDS)
         if living:
-            found.extend(islice((s for s in self._living(account) if s.state in living and wanted(s)), limit))
+            found.extend(islice((one for one in self._living(filters) if one.state in living), limit))
         found.sort(key=lambda status: status.accepted_at, reverse=True)
         return found[:limit]
 
-    def _ended(self, state: str) -> Iterator[Status]:
-        start = 0
+    def failures(
+        self, filters: Filters, *, states: Iterable[str] | None = None, group: str | None = None, limit: int = 100
+    ) -> list[Status]:
+        """Up to `limit` deliveries that wait for a person, the latest failure first; times are when they failed."""
+        found: list[Status] = []
+        for state in WAITING_FOR_A_PERSON if states is None else states:
+            parts = Groups(self._store).parts(filters, states=(state,), group=group)
+            for part in parts:  # the newest of each part, of which the newest of all are shown
+                within = replace(filters, account=part.account, kind=part.kind, tenant=part.tenant, cause=part.cause)
+                members = Groups(self._store).members(within, states=(state,), group=part.group, newest_first=True)
+                found.extend(self._of(members, limit))
+                if len(found) > 4 * limit:
+                    found = _latest(found, limit)
+        return _latest(found, limit)
+
+    def _of(self, ids: Iterable[str], limit: int) -> Iterator[Status]:
+        wanted = islice(ids, limit)
+        while page := list(islice(wanted, _PAGE)):
+            yield from self._records(item.encode() for item in page)
+
+    def _index(self, key: str, filters: Filters, *, newest_first: bool = False) -> Iterator[str]:
+        """Ids of an index that fit; without filters only as much of it is read as is asked for."""
+        if filters.of_records or filters.since is not None or filters.until is not None:
+            for found in slices(self._store, key, filters, newest_first=newest_first, by_acceptance=True):
+                yield from found.ids
+            return
+        first = 0
         while True:
             with translated():
-                ids = self._redis.zrevrange(self._key(f"ended:{state}"), start, start + _PAGE - 1)
-            yield from self._records(ids)
+                ids = self._redis.zrange(self._key(key), first, first + _PAGE - 1, desc=newest_first)
+            yield from (item.decode() for item in ids)
             if len(ids) < _PAGE:
                 return
-            start += _PAGE
+            first += _PAGE
 
-    def _living(self, account: str | None) -> Iterator[Status]:
-        seen: set[bytes] = set()
+    def _living(self, filters: Filters) -> Iterator[Status]:
+        seen: set[str] = set()
         with translated():
-            names = [account.encode()] if account else sorted(self._redis.smembers(self._key("accounts")))
-        sources = [("zrange", self._key("lease")), ("zrange", self._key("scheduled"))]
-        sources += [("lrange", self._key(f"lane:{name.decode()}:{lane}")) for name in names for lane in "ub"]
-        for command, key in sources:
-            start = 0
-            while True:
-                with translated():
-                    ids = getattr(self._redis, command)(key, start, start + _PAGE - 1)
-                fresh = [item for item in ids if item not in seen]
+            names = sorted(name.decode() for name in self._redis.smembers(self._key("accounts")))
+        lanes = [f"lane:{name}:{lane}" for name in names if filters.account in (None, name) for lane in "ub"]
+        for key in ("lease", "scheduled", *lanes):
+            for page in slices(self._store, key, filters, by_acceptance=True):
+                fresh = [item for item in page.ids if item not in seen]
                 seen.update(fresh)
-                yield from self._records(fresh)
-                if len(ids) < _PAGE:
-                    break
-                start += _PAGE
+                for at in range(0, len(fresh), _PAGE):
+                    yield from self._records(item.encode() for item in fresh[at : at + _PAGE])
 
     def _records(self, ids: Iterable[bytes]) -> Iterator[Status]:
         names = [item.decode() for item in ids]

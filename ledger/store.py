@@ -31,7 +31,8 @@ from postier.schemas.errors import ConfigurationError, LedgerUnavailable
 Argument = str | bytes | int | float
 
 # Everything but publish must still run when memory is full, or nothing could drain.
-_DRAINS = {"claim", "settle", "renew", "manage", "configure"}
+_DRAINS = {"claim", "settle", "renew", "manage", "configure", "replay", "records", "repair"}
+_READS = {"search"}
 # What stands in front of each script; the others take the common part alone.
 _GOVERNED = ("common", "governor")
 _SHARED = {
@@ -39,6 +40,7 @@ _SHARED = {
     "settle": _GOVERNED,
     "configure": _GOVERNED,
     "manage": _GOVERNED,
+    "replay": _GOVERNED,
 }
 _REFUSALS = ("OOM", "MISCONF", "READONLY", "NOREPLICAS", "LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN")
 # The client library takes the word off where it has a class for it.
@@ -54,7 +56,8 @@ _CLASSES: dict[type[Exception], str] = {
 def script_source(name: str) -> tuple[str, str]:
     """A script's text, with the shared part in front, and its SHA-1."""
     folder = resources.files("postier.ledger") / "scripts"
-    head = "#!lua flags=allow-oom\n" if name in _DRAINS else "#!lua\n"
+    flags = "allow-oom" if name in _DRAINS else "no-writes" if name in _READS else ""
+    head = f"#!lua flags={flags}\n" if flags else "#!lua\n"
     parts = [(folder / f"{part}.lua").read_text("utf-8") for part in (*_SHARED.get(name, ("common",)), name)]
     text = head + "".join(parts)
     return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import Final
+from typing import Any, Final
 
 from postier.ledger.entries import Claimed, Entry, Reply, end, history, park, retry, sent, slow, split
 from postier.schemas.errors import (
@@ -16,6 +16,7 @@ from postier.schemas.errors import (
     TemporaryError,
 )
 from postier.schemas.receipt import Receipt
+from postier.settings.logs import redact
 
 # First and largest wait in seconds: urgent mail until it expires, bulk mail for two days.
 _BACKOFF: Final = {"urgent": (15.0, 600.0), "bulk": (60.0, 3600.0)}
@@ -45,7 +46,7 @@ def decide(delivery: Claimed, result: Receipt | DeliveryError, *, account: str, 
     reply = Reply(error.code, error.enhanced, error.text)
 
     def again(delay: float, *, spend: bool, what: str) -> Entry:
-        line = _line(what, delivery, account, micros, reply, error)
+        line = _line(what, delivery, account, micros, reply, error, delay)
         return retry(delivery, reply, delay=delay, spend=spend, cause=error.cause, timeline=line)
 
     def over(state: str) -> Entry:
@@ -86,7 +87,13 @@ def react(account: str, result: Receipt | DeliveryError, *, recipients: int) -> 
 
 
 def _line(
-    what: str, delivery: Claimed, account: str, micros: int, reply: Reply, error: DeliveryError | None = None
+    what: str,
+    delivery: Claimed,
+    account: str,
+    micros: int,
+    reply: Reply,
+    error: DeliveryError | None = None,
+    delay: float | None = None,
 ) -> str:
     return history(
         what,
@@ -98,4 +105,16 @@ def _line(
         words=reply.words[:300],
         cause=error.cause if error else "",
         stage=error.stage if error else None,
+        **_more(error, delay),
     )
+
+
+def _more(error: DeliveryError | None, delay: float | None) -> dict[str, Any]:
+    """What only some attempts leave behind: the class of the reply, the wait that follows, what speaks for a mail that
+    may have left."""
+    more: dict[str, Any] = {"class": error.reply_class if error else None}
+    if delay is not None:
+        more["next_in"] = round(delay, 1)
+    if isinstance(error, OutcomeUnknown) and error.evidence:
+        more["evidence"] = {name: redact(str(value))[:200] for name, value in list(error.evidence.items())[:8]}
+    return more

@@ -77,11 +77,56 @@ local function write_together()
   together = {}
 end
 
+-- What waits for a person is found by its group: state, cause, account, kind and tenant in common. `groups` names them.
+local WAITS = { failed = true, unknown = true, expired = true, suppressed = true }
+local KEY_KEPT = 90 * 86400 -- seconds: as long as people may look for a failure by its idempotency key
+
+local function into_group(id, state, at)
+  local record = P .. 'delivery:' .. id
+  local r = redis.call('HMGET', record, 'cause', 'account', 'kind', 'tenant', 'key')
+  local name = cjson.encode({ state, r[1] or '', r[2] or '', r[3] or '', r[4] or '' })
+  local group = string.sub(redis.sha1hex(name), 1, 16)
+  redis.call('HSETNX', P .. 'groups', group, name)
+  redis.call('HSET', record, 'group', group)
+  redis.call('ZADD', P .. 'group:' .. group, at, id)
+  if r[5] then redis.call('EXPIRE', P .. 'key:' .. r[5], KEY_KEPT, 'GT') end
+end
+
+-- An end is undone, or becomes another: out of its index and its group.
+local function leave(id, state)
+  redis.call('ZREM', P .. 'ended:' .. state, id)
+  local group = redis.call('HGET', P .. 'delivery:' .. id, 'group')
+  if not group then return end
+  redis.call('HDEL', P .. 'delivery:' .. id, 'group')
+  redis.call('ZREM', P .. 'group:' .. group, id)
+  if redis.call('EXISTS', P .. 'group:' .. group) == 0 then redis.call('HDEL', P .. 'groups', group) end
+end
+
+-- How long (us) a tenant's ended deliveries are kept; `keep` holds seconds by tenant, and for all others under ''.
+local keeps
+local function kept_for(id)
+  if not keeps then
+    keeps = { several = redis.call('HLEN', P .. 'keep') > 1, [''] = redis.call('HGET', P .. 'keep', '') or 30 * 86400 }
+  end
+  local seconds = keeps['']
+  if keeps.several then
+    local tenant = redis.call('HGET', P .. 'delivery:' .. id, 'tenant') or ''
+    if not keeps[tenant] then keeps[tenant] = redis.call('HGET', P .. 'keep', tenant) or keeps[''] end
+    seconds = keeps[tenant]
+  end
+  return tonumber(seconds) * 1000000
+end
+
 -- The end of a delivery's life: out of every index of the living, into the one of its end. Only ends that need nobody
 -- any more lose their payload; what is `sent` or `discarded` is forgotten later by claim, all else stays for a person.
-local function finish(id, state, drop_payload)
+local function finish(id, state, drop_payload, at)
   gather('ZREM', P .. 'lease', id)
   gather('ZREM', P .. 'deadline', id)
-  gather('ZADD', P .. 'ended:' .. state, NOWS, id)
+  gather('ZADD', P .. 'ended:' .. state, at or NOWS, id)
   if drop_payload then gather('UNLINK', '', P .. 'payload:' .. id) end
+  if WAITS[state] then
+    into_group(id, state, at or NOWS)
+  else
+    gather('ZADD', P .. 'forget', n2s(NOW + kept_for(id)), id)
+  end
 end

@@ -119,6 +119,14 @@ local function quota_left(account, a, name, length, most)
   return math.max(0, limit - number(a[name .. '_used']) - kept), ends, kept > 0
 end
 
+local function spent_quota(a)
+  for _, name in ipairs({ 'hour', 'day' }) do
+    local limit = tonumber(a[name .. '_limit'])
+    if limit and NOW < number(a[name .. '_end']) and number(a[name .. '_used']) >= limit then return true end
+  end
+  return false
+end
+
 -- A quota's count is given back in the window it was taken from, or not at all.
 local function release_quota(key, a, count, taken_at)
   for _, name in ipairs({ 'hour', 'day' }) do

@@ -32,7 +32,17 @@ local function reap()
   end
 end
 
--- What was tried or deferred before had its turn already: to the head of its lane, the earliest due first.
+-- A paced replay never catches up: who missed the slot (nobody looked, the account stands still) takes one at the end.
+local function missed_slot(replay, account, interval, due)
+  local key = P .. 'replay:' .. replay
+  local a = redis.call('HMGET', account_key(account), 'state', 'fallback')
+  local stands = a[1] ~= 'ready' and not a[2]
+  if not stands and NOW - due < math.max(interval, SECOND) then return nil end
+  local slot = math.max(number(redis.call('HGET', key, 'next')), stands and NOW + SECOND or NOW)
+  redis.call('HSET', key, 'next', n2s(slot + interval))
+  return slot > NOW and slot or nil
+end
+
 -- What was tried or deferred before had its turn already: to the head of its lane, the earliest due first.
 local function promote()
   local due = redis.call('ZRANGEBYSCORE', P .. 'scheduled', '-inf', NOWS, 'WITHSCORES', 'LIMIT', 0, BOUND)
@@ -82,13 +92,19 @@ local function unpark()
   end
 end
 
+-- What is over is forgotten after its tenant's time, and counted.
 local function forget()
-  for _, state in ipairs({ 'sent', 'discarded' }) do
-    local old = redis.call('ZRANGEBYSCORE', P .. 'ended:' .. state, '-inf', n2s(NOW - KEPT * 1000000), 'LIMIT', 0, BOUND)
-    for _, id in ipairs(old) do
-      gather('ZREM', P .. 'ended:' .. state, id)
+  if redis.call('HGET', P .. 'keep', '') ~= ARGV[7] then redis.call('HSET', P .. 'keep', '', KEPT) end
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'forget', '-inf', NOWS, 'LIMIT', 0, BOUND)) do
+    redis.call('ZREM', P .. 'forget', id)
+    local r = redis.call('HMGET', P .. 'delivery:' .. id, 'state', 'provider_id')
+    if r[1] == 'sent' or r[1] == 'discarded' then
+      gather('ZREM', P .. 'ended:' .. r[1], id)
       gather('UNLINK', '', P .. 'delivery:' .. id)
       gather('UNLINK', '', P .. 'history:' .. id)
+      gather('UNLINK', '', P .. 'payload:' .. id)
+      if r[2] and redis.call('HGET', P .. 'provider', r[2]) == id then gather('HDEL', P .. 'provider', r[2]) end
+      redis.call('HINCRBY', P .. 'forgotten', r[1], 1)
     end
   end
 end

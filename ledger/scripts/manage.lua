@@ -1,7 +1,8 @@
 -- What people do. ARGV: verb, then per verb
 --   pause   account, who        resume  account, who
---   replay  deadline (us), who, record lifetime (s), ids...    -> per id 1 replayed, 0 not in a state to replay, -1 unknown id
---   discard who, reason, record lifetime (s), ids...           -> per id 1 discarded, 0 not possible, -1 unknown id
+--   discard who, reason, ids...  -> per id 1 discarded, 0 not possible, -1 unknown id
+--   resolve who, ids...          -> per id 1 an unknown outcome is sent, 0 not possible, -1 unknown id
+--   correct who, id, new id      -> 1 the new delivery took the place of the old one, 0 not possible, -1 unknown id
 local verbs = {}
 
 function verbs.pause()
@@ -19,45 +20,16 @@ function verbs.resume()
   return 1
 end
 
-function verbs.replay()
-  local answers = {}
-  for i = 5, #ARGV do
-    local id = ARGV[i]
-    local record = P .. 'delivery:' .. id
-    local r = redis.call('HMGET', record, 'state', 'account', 'class')
-    local state = r[1]
-    if not state then
-      answers[#answers + 1] = -1
-    elseif (state == 'failed' or state == 'unknown' or state == 'expired') and redis.call('EXISTS', P .. 'payload:' .. id) == 1 then
-      redis.call('ZREM', P .. 'ended:' .. state, id)
-      redis.call('PERSIST', record)
-      redis.call('PERSIST', P .. 'payload:' .. id)
-      redis.call('HINCRBY', record, 'fence', 1)
-      redis.call('HINCRBY', record, 'replays', 1)
-      redis.call('HSET', record, 'state', 'waiting', 'attempt', 0, 'deadline', ARGV[2])
-      redis.call('HDEL', record, 'crashes', 'ended_at', 'due')
-      redis.call('ZADD', P .. 'deadline', ARGV[2], id)
-      note(id, cjson.encode({ what = 'replayed', by = ARGV[3], was = state }))
-      to_lane(id, r[2], r[3], false)
-      wake()
-      answers[#answers + 1] = 1
-    else
-      answers[#answers + 1] = 0
-    end
-  end
-  return answers
-end
-
 function verbs.discard()
   local answers = {}
-  for i = 5, #ARGV do
+  for i = 4, #ARGV do
     local id = ARGV[i]
     local record = P .. 'delivery:' .. id
     local state = redis.call('HGET', record, 'state')
     if not state then
       answers[#answers + 1] = -1
-    elseif state == 'failed' or state == 'unknown' or state == 'expired' or state == 'waiting' then
-      redis.call('ZREM', P .. 'ended:' .. state, id)
+    elseif WAITS[state] or state == 'waiting' then
+      leave(id, state)
       redis.call('HSET', record, 'state', 'discarded', 'by', ARGV[2], 'reason', ARGV[3], 'ended_at', NOWS)
       note(id, cjson.encode({ what = 'discarded', by = ARGV[2], reason = ARGV[3], was = state }))
       redis.call('ZREM', P .. 'scheduled', id)
@@ -68,6 +40,40 @@ function verbs.discard()
     end
   end
   return answers
+end
+
+function verbs.resolve()
+  local answers = {}
+  for i = 3, #ARGV do
+    local id = ARGV[i]
+    local record = P .. 'delivery:' .. id
+    local state = redis.call('HGET', record, 'state')
+    if state == 'unknown' then
+      leave(id, state)
+      redis.call('HSET', record, 'state', 'sent', 'by', ARGV[2])
+      redis.call('HDEL', record, 'cause', 'due')
+      note(id, cjson.encode({ what = 'resolved', by = ARGV[2], was = state }))
+      finish(id, 'sent', true)
+    end
+    answers[#answers + 1] = state == 'unknown' and 1 or state and 0 or -1
+  end
+  return answers
+end
+
+function verbs.correct()
+  local who, old, new = ARGV[2], ARGV[3], ARGV[4]
+  local record = P .. 'delivery:' .. old
+  local r = redis.call('HMGET', record, 'state', 'replaced_by')
+  if not r[1] or redis.call('EXISTS', P .. 'delivery:' .. new) == 0 then return -1 end
+  if r[2] == new then return 1 end
+  if not WAITS[r[1]] then return 0 end
+  leave(old, r[1])
+  redis.call('HSET', record, 'state', 'discarded', 'cause', 'corrected', 'by', who, 'replaced_by', new, 'ended_at', NOWS)
+  note(old, cjson.encode({ what = 'corrected', by = who, was = r[1], new = new }))
+  redis.call('HSET', P .. 'delivery:' .. new, 'corrects', old)
+  note(new, cjson.encode({ what = 'corrects', by = who, old = old }))
+  finish(old, 'discarded', false)
+  return 1
 end
 
 local answer = verbs[ARGV[1]]()

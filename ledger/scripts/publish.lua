@@ -92,6 +92,8 @@ local function accept(e, count)
     redis.call('SET', pointer, ids, 'PXAT', string.format('%.0f', tonumber(e.deadline) / 1000))
   end
   redis.call('SET', P .. 'key:' .. e.key, e.fingerprint .. ' ' .. e.event .. ' ' .. ids, 'EX', ARGV[1])
+  local own = e.tenant .. ':' .. e.event
+  if e.key ~= own then redis.call('SET', P .. 'event:' .. own, e.key, 'EX', KEY_KEPT) end
   return answer
 end
 

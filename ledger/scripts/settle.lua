@@ -75,12 +75,14 @@ function verbs.sent(id, fence)
   if r[1] == 'sent' then return 1 end
   -- Proof of acceptance wins over every doubt that arose meanwhile with the same fence.
   if r[1] == 'unknown' or r[1] == 'expired' or (r[1] == 'failed' and r[3] == 'crashed') then
-    redis.call('ZREM', P .. 'ended:' .. r[1], id)
+    leave(id, r[1])
   elseif r[1] ~= 'sending' and r[1] ~= 'leased' and r[1] ~= 'waiting' then
     return 0
   end
   redis.call('HSET', record, 'state', 'sent', 'ended_at', NOWS, 'code', code, 'enhanced', enhanced, 'words', words,
     'provider_id', provider_id, 'took', took)
+  redis.call('HDEL', record, 'cause', 'due')
+  if provider_id ~= '' then gather('HSET', P .. 'provider', provider_id, id) end
   if history ~= '' then note(id, history) end
   if r[1] == 'waiting' then redis.call('ZREM', P .. 'scheduled', id) end
   count_late(r[4], number(r[5]))

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from postier.ledger.entries import back
+from postier.ledger.replay import Replays
 from tests.ledger.kit import (
     LEASE,
     Ledger,
@@ -284,7 +285,10 @@ def test_mail_replayed_after_it_expired_in_its_lane_is_handed_out_once(ledger: L
 
 
 def replay(ledger: Ledger, *ids: str) -> list[int]:
-    answers: list[int] = ledger.store.run("manage", ("replay", ledger.now + int(3600e6), "ops", 3600, *ids))
+    """As a person would, whatever the event said about its use."""
+    rows = [value for identity in ids for value in (identity, int(3600e6), 0)]
+    head = ("start", Replays.new_id(), "ops", 0, 0, "", 1, 3600)
+    answers: list[int] = ledger.store.run("replay", (*head, *rows))
     return answers
 
 
@@ -322,7 +326,7 @@ def test_a_failed_delivery_keeps_its_payload_and_is_replayed_as_new(ledger: Ledg
 def test_one_claim_touches_a_bounded_number_of_entries(ledger: Ledger) -> None:
     ids = ledger.publish_many(1500, "main")
     for start in range(0, 1500, 500):
-        ledger.store.run("manage", ("discard", "ops", "test", 3600, *ids[start : start + 500]))
+        ledger.store.run("manage", ("discard", "ops", "test", *ids[start : start + 500]))
     worker = ledger.worker()
     calls = 0
     while ledger.store.redis.llen(ledger.store.key("lane:main:b")):

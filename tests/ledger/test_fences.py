@@ -8,6 +8,7 @@ import pytest
 
 from postier.ledger.claims import Claims
 from postier.ledger.entries import Claimed, Entry, back, mark
+from postier.ledger.replay import How, Replays
 from postier.schemas.events import Event
 from tests.ledger.kit import (
     LEASE,
@@ -208,7 +209,8 @@ def test_proof_of_an_attempt_before_a_replay_says_nothing_about_the_replay(ledge
     held = take_one(dead)
     dead.settle([mark(held)])
     lose(ledger, alive)
-    ledger.store.run("manage", ("replay", ledger.now + int(3600e6), "ops", 3600, held.id))
+    answers = dict(Replays(ledger.store, "ops").start([held.id], How(unknown_too=True), ledger.registry))
+    assert answers == {held.id: "done"}
     assert alive.settle([ok(held)]) == [0]
     assert ledger.state(held.id) == "waiting"
 

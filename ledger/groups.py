@@ -1,0 +1,173 @@
+"""Failures in groups: what waits for a person, by state, cause, account and kind. The index is kept by the scripts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from postier.ledger.search import Filters, ranks, slices
+from postier.ledger.store import Store, translated
+
+WAITING_FOR_A_PERSON = ("failed", "unknown", "expired", "suppressed")
+_PIPED = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One tenant's share of a group, as the ledger keeps it: the key of its index and what its members share."""
+
+    index: str
+    state: str
+    cause: str
+    account: str
+    kind: str
+    tenant: str
+
+    @property
+    def group(self) -> str:
+        """The id people quote; the same for the same state, cause, account and kind, for ever."""
+        text = json.dumps([self.state, self.cause, self.account, self.kind])
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+@dataclass(slots=True)
+class Group:
+    """Deliveries that failed alike. Times are seconds since 1970; `code`, `enhanced`, `words` are the newest reply."""
+
+    id: str
+    state: str
+    cause: str
+    account: str
+    kind: str
+    count: int = 0
+    first: float = 0.0
+    last: float = 0.0
+    code: int | None = None
+    enhanced: str = ""
+    words: str = ""
+    sample: str = ""
+    tenants: set[str] = field(default_factory=set)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The group as one JSON-ready object."""
+        shown = {name: getattr(self, name) for name in self.__slots__}
+        return {**shown, "tenants": sorted(self.tenants)}
+
+
+class Groups:
+    """Questions to one ledger about what waits for a person. All raise LedgerUnavailable."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def parts(
+        self, filters: Filters, *, states: Iterable[str] | None = None, group: str | None = None
+    ) -> list[Part]:  # fmt: skip
+        """The indexes that hold what fits `filters` (but for its times and text), of one group or of all."""
+        wanted = set(states or WAITING_FOR_A_PERSON)
+        with translated():
+            rows = self._store.redis.hgetall(self._store.key("groups"))
+        found = (Part(f"group:{key.decode()}", *json.loads(name)) for key, name in rows.items())
+        return [
+            part
+            for part in found
+            if part.state in wanted
+            and group in (None, part.group)
+            and filters.account in (None, part.account)
+            and filters.kind in (None, part.kind)
+            and filters.tenant in (None, part.tenant)
+            and filters.cause in (None, part.cause)
+        ]
+
+    def find(
+        self, filters: Filters, *, states: Iterable[str] | None = None, group: str | None = None
+    ) -> list[Group]:  # fmt: skip
+        """Groups with what fits, the largest first. The cost is by group, but for `text`, which looks at each reply."""
+        groups: dict[str, Group] = {}
+        newest: dict[str, str] = {}
+        parts = self.parts(filters, states=states, group=group)
+        for part, (count, first, last, sample) in zip(parts, self._extents(parts, filters), strict=True):
+            if not count:
+                continue
+            found = groups.setdefault(part.group, Group(part.group, part.state, part.cause, part.account, part.kind))
+            if not found.count or first < found.first:
+                found.first = first
+            if last >= found.last:
+                found.last, newest[found.id] = last, sample
+            found.count += count
+            found.tenants.add(part.tenant)
+        self._add_replies(groups, newest)
+        return sorted(groups.values(), key=lambda one: (-one.count, one.id))
+
+    def _extents(self, parts: Sequence[Part], filters: Filters) -> Iterator[tuple[int, float, float, str]]:
+        if filters.text:
+            yield from (self._extent_of_text(part, filters) for part in parts)
+            return
+        low = int(filters.since * 1e6) if filters.since is not None else "-inf"
+        high = f"({int(filters.until * 1e6)}" if filters.until is not None else "+inf"
+        for at in range(0, len(parts), _PIPED):
+            with translated():
+                pipe = self._store.redis.pipeline(transaction=False)
+                for part in parts[at : at + _PIPED]:
+                    key = self._store.key(part.index)
+                    pipe.zcount(key, low, high)
+                    pipe.zrangebyscore(key, low, high, start=0, num=1, withscores=True)
+                    pipe.zrevrangebyscore(key, high, low, start=0, num=1, withscores=True)
+                rows = pipe.execute()
+            for count, first, last in zip(rows[0::3], rows[1::3], rows[2::3], strict=True):
+                if not count or not first or not last:
+                    yield 0, 0.0, 0.0, ""
+                else:
+                    yield int(count), first[0][1] / 1e6, last[0][1] / 1e6, last[0][0].decode()
+
+    def _extent_of_text(self, part: Part, filters: Filters) -> tuple[int, float, float, str]:
+        first, last = ranks(self._store, part.index, filters.since, filters.until)
+        wanted = Filters(text=filters.text)
+        found = [s for s in slices(self._store, part.index, wanted, ids=False, first=first, last=last) if s.fit]
+        if not found:
+            return 0, 0.0, 0.0, ""
+        return sum(s.fit for s in found), found[0].first / 1e6, found[-1].last / 1e6, ""
+
+    def _add_replies(self, groups: dict[str, Group], newest: dict[str, str]) -> None:
+        chosen = [(one, newest[one.id]) for one in groups.values() if newest.get(one.id)]
+        with translated():
+            pipe = self._store.redis.pipeline(transaction=False)
+            for _, sample in chosen:
+                pipe.hmget(self._store.key(f"delivery:{sample}"), "code", "enhanced", "words")
+            rows = pipe.execute()
+        for (one, sample), row in zip(chosen, rows, strict=True):
+            code, enhanced, words = (value.decode("utf-8", "replace") if value else "" for value in row)
+            one.sample, one.code = sample, int(code) if code.isdigit() else None
+            one.enhanced, one.words = enhanced, words
+
+    def members(
+        self,
+        filters: Filters,
+        *,
+        states: Iterable[str] | None = None,
+        group: str | None = None,
+        newest_first: bool = False,
+    ) -> Iterator[str]:
+        """The ids of what fits, group by group, the oldest failure first; read in slices as they are asked for."""
+        for part in self.parts(filters, states=states, group=group):
+            first, last = ranks(self._store, part.index, filters.since, filters.until)
+            if newest_first:
+                with translated():
+                    size = self._store.redis.zcard(self._store.key(part.index))
+                first, last = size - 1 - last, size - 1 - first
+            wanted = Filters(text=filters.text)
+            for found in slices(
+                self._store, part.index, wanted, newest_first=newest_first, first=first, last=last
+            ):  # fmt: skip
+                yield from found.ids
+
+    def counts_by_cause(self, since: float) -> dict[str, int]:
+        """How many deliveries came to wait for a person since a time, by cause."""
+        tally: dict[str, int] = defaultdict(int)
+        for one in self.find(Filters(since=since)):
+            tally[one.cause or one.state] += one.count
+        return dict(tally)

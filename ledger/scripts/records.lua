@@ -1,0 +1,77 @@
+-- Remove records, or what they tell about a person. ARGV: verb, then per verb
+--   purge (id, ended at (us))...  -> per id 1 gone, 0 it is not ended or ended anew since, -1 unknown id
+--   erase who, fingerprint, ids... -> per id 1 nothing of the person is left, 0 an attempt is under way, -1 not theirs
+local ENDED = { sent = true, failed = true, expired = true, unknown = true, discarded = true, suppressed = true }
+local verbs = {}
+
+local function forget_provider(id, provider_id)
+  if provider_id and redis.call('HGET', P .. 'provider', provider_id) == id then
+    redis.call('HDEL', P .. 'provider', provider_id)
+  end
+end
+
+function verbs.purge()
+  local answers = {}
+  for i = 2, #ARGV, 2 do
+    local id = ARGV[i]
+    local r = redis.call('HMGET', P .. 'delivery:' .. id, 'state', 'ended_at', 'provider_id')
+    if r[1] and ENDED[r[1]] and r[2] == ARGV[i + 1] then
+      leave(id, r[1])
+      forget_provider(id, r[3])
+      redis.call('ZREM', P .. 'forget', id)
+      redis.call('UNLINK', P .. 'delivery:' .. id, P .. 'history:' .. id, P .. 'payload:' .. id)
+      answers[#answers + 1] = 1
+    else
+      answers[#answers + 1] = r[1] and 0 or -1
+    end
+  end
+  return answers
+end
+
+-- The timeline keeps what happened and when; words of others may name a person.
+local function without_words(id)
+  local key = P .. 'history:' .. id
+  local lines = redis.call('LRANGE', key, 0, -1)
+  redis.call('DEL', key)
+  for _, text in ipairs(lines) do
+    local at, json = string.match(text, '^(%d+) (.*)$')
+    local ok, facts = pcall(cjson.decode, json or '')
+    if ok then
+      facts.words, facts.evidence, facts.reason = nil, nil, nil
+      redis.call('RPUSH', key, at .. ' ' .. cjson.encode(facts))
+    end
+  end
+end
+
+function verbs.erase()
+  local answers = {}
+  for i = 4, #ARGV do
+    local id = ARGV[i]
+    local record = P .. 'delivery:' .. id
+    local r = redis.call('HMGET', record, 'state', 'rkey', 'provider_id')
+    if r[2] ~= ARGV[3] then
+      answers[#answers + 1] = -1
+    elseif r[1] == 'leased' or r[1] == 'sending' then
+      answers[#answers + 1] = 0
+    else
+      if r[1] ~= 'sent' and r[1] ~= 'discarded' then
+        leave(id, r[1])
+        redis.call('ZREM', P .. 'scheduled', id)
+        redis.call('HSET', record, 'state', 'discarded', 'cause', 'erased', 'by', ARGV[2], 'ended_at', NOWS)
+        finish(id, 'discarded', true)
+      end
+      redis.call('UNLINK', P .. 'payload:' .. id)
+      forget_provider(id, r[3])
+      redis.call('HSET', record, 'recipient', '(erased)')
+      redis.call('HDEL', record, 'rkey', 'words', 'provider_id', 'reason')
+      without_words(id)
+      note(id, cjson.encode({ what = 'erased', by = ARGV[2] }))
+      answers[#answers + 1] = 1
+    end
+  end
+  return answers
+end
+
+local answer = verbs[ARGV[1]]()
+write_together()
+return answer
