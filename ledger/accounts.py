@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
+from postier.ledger.retention import tell_retention
 from postier.ledger.store import Argument, Store, translated
 from postier.schemas.account import Account, Limits, Registry
 
@@ -89,6 +90,7 @@ def configure(
     if files is not None:
         with translated():
             store.redis.hset(store.key("registry"), "files", public_text(files))
+    tell_retention(store, registry)
     return changed
 
 

@@ -116,6 +116,17 @@ class Queries:
             record, history = pipe.execute()
         return _read(delivery_id, record, history) if record else None
 
+    def statuses(self, ids: Iterable[str]) -> list[Status]:
+        """Several deliveries with their timelines; unknown ids are left out."""
+        names = list(ids)
+        with translated():
+            pipe = self._redis.pipeline(transaction=False)
+            for name in names:
+                pipe.hgetall(self._key(f"delivery:{name}"))
+                pipe.lrange(self._key(f"history:{name}"), 0, -1)
+            rows = pipe.execute()
+        return [_read(name, raw, lines) for name, raw, lines in zip(names, rows[::2], rows[1::2], strict=True) if raw]
+
     def deliveries_of(self, tenant: str, idempotency_key: str) -> list[str]:
         """The delivery ids of the event that was published under this key (default: its id)."""
         with translated():

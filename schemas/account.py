@@ -101,6 +101,7 @@ class Tenant(_Settings):
     forms: dict[str, Form] = Field(default_factory=dict)
     locale: Literal["en", "fr"] | None = None
     contact_per_hour: int = Field(default=300, gt=0)
+    keep_days: int | None = Field(default=None, ge=1, le=3650)  # of ended deliveries; None: as the instance keeps them
     cooldowns: dict[str, int] = Field(default_factory=dict)  # kind: seconds, instead of the kind's own; 0 for none
 
     @model_validator(mode="after")

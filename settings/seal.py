@@ -33,6 +33,7 @@ class Sealer:
         self._cipher = self._ciphers[self._current]
         self._head = bytes([len(self._current)]) + self._current
         self.fingerprint_key = next(iter(keys.values()))
+        self.fingerprint_keys = tuple(keys.values())
 
     @classmethod
     def from_text(cls, text: str) -> Sealer:
