@@ -13,7 +13,7 @@ from postier.settings.logs import redact
 Entry = tuple[Argument, ...]
 
 OK, STALE, SUPERSEDED = 1, 0, 2
-PARKED, RECOVERED = 2, 3
+PARKED, RECOVERED, BLAMED = 2, 3, 4
 
 _WORDS = 300
 

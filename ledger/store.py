@@ -31,13 +31,14 @@ from postier.schemas.errors import ConfigurationError, LedgerUnavailable
 Argument = str | bytes | int | float
 
 # Everything but publish must still run when memory is full, or nothing could drain.
-_DRAINS = {"claim", "settle", "renew", "manage", "configure", "replay", "records", "repair"}
+_DRAINS = {"claim", "settle", "renew", "manage", "configure", "login", "replay", "records", "repair"}
 _READS = {"search"}
 # What stands in front of each script; the others take the common part alone.
 _GOVERNED = ("common", "governor")
 _SHARED = {
     "claim": (*_GOVERNED, "housekeeping"),
     "settle": _GOVERNED,
+    "login": _GOVERNED,
     "configure": _GOVERNED,
     "manage": _GOVERNED,
     "replay": _GOVERNED,

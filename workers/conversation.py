@@ -158,6 +158,21 @@ class Conversation:
         self._forget(delivery)
         self.progress_at = time.monotonic()
 
+    def settle_now(self, delivery: Claimed, entry: Entry) -> int:
+        """Write this outcome and return the ledger's answer; without an answer it is owed, and taken as OK."""
+        self._forget(delivery)
+        try:
+            return self._settler.write([entry])[0]
+        except LedgerUnavailable:
+            self._put([entry])
+            return OK
+
+    def stop_behind(self, mail: Mail) -> None:
+        """Give back all but this mail, which then takes its place before them."""
+        for delivery in mail:
+            self._forget(delivery)
+        self.stop()
+
     def _forget(self, delivery: Claimed) -> None:
         with self._lock:
             self._under_way.pop(delivery.id, None)

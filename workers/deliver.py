@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from postier.drivers.base import Result
-from postier.ledger.entries import Claimed, Reply, end, history
+from postier.ledger.entries import BLAMED, Claimed, Entry, Reply, end, history
 from postier.ledger.payload import Unsealable, open_payload
 from postier.schemas.edge import reopen
 from postier.schemas.email import Email
@@ -21,6 +21,7 @@ from postier.schemas.errors import (
     PermanentError,
     RateLimited,
     RenderError,
+    SenderRefused,
     TemporaryError,
     Unreachable,
 )
@@ -28,13 +29,16 @@ from postier.schemas.receipt import Receipt
 from postier.settings.logs import log
 from postier.settings.seal import Sealer
 from postier.workers.conversation import Conversation, Mail, Withdrawn
+from postier.workers.logins import NotNow
 from postier.workers.outcomes import decide, react
 from postier.workers.receipts import ReceiptFile
 from postier.workers.render import Stamp
 from postier.workers.route import Roster, Way
 
 # After one of these the next delivery of the same account would fare no better: the rest goes back untouched.
-_STOPS = (Unreachable, AccountError, RateLimited)
+_STOPS = (Unreachable, RateLimited)
+# After one of these it stands still at once, and its mail keeps its order.
+_STANDS = (AccountError, NotNow)
 
 
 class Deliverer:
@@ -96,16 +100,20 @@ class Deliverer:
         took = time.monotonic() - attempt.started
         refused = {one.recipient: one.error for one in result.refused} if isinstance(result, Receipt) else {}
         recipients = attempt.email.recipients
+        if isinstance(result, _STANDS):
+            self._stand_still(conversation, attempt.mail, result, took)
+            return
         for delivery, recipient in zip(attempt.mail, recipients, strict=True):
             verdict = refused.get(recipient, result)
-            entry = decide(delivery, verdict, account=conversation.account, took=took)
+            shared = len(recipients) > 1
+            entry = decide(delivery, verdict, account=conversation.account, took=took, shared=shared)
             if isinstance(verdict, Receipt):
                 self._receipts.write(entry)
             conversation.settle(delivery, entry)
             tell(conversation.account, delivery, verdict, took)
         if isinstance(result, Unreachable):
             conversation.verdict, conversation.words = "bad", result.text
-        elif conversation.verdict == "none" and not isinstance(result, AccountError):
+        elif conversation.verdict == "none":
             conversation.verdict = "good"
         reaction = react(conversation.account, result, recipients=len(recipients))
         if reaction is not None:
@@ -114,12 +122,28 @@ class Deliverer:
             conversation.stop()
 
     def _refuse_first(self, conversation: Conversation, error: AccountError) -> None:
-        for delivery in conversation.next() or ():
-            conversation.settle(delivery, decide(delivery, error, account=conversation.account, took=0))
-        reaction = react(conversation.account, error, recipients=1)
+        self._stand_still(conversation, conversation.next() or (), error, 0)
+
+    def _stand_still(self, conversation: Conversation, mail: Mail, error: AccountError | NotNow, took: float) -> None:
+        """The account is at fault, so it stops first and its mail waits; unless the mail proves to be what is wrong."""
+        entries: list[tuple[Claimed, Entry]] = [
+            (delivery, decide(delivery, error, account=conversation.account, took=took)) for delivery in mail
+        ]
+        alone = isinstance(error, SenderRefused) and len(entries) == 1
+        if alone and conversation.settle_now(*entries.pop()) == BLAMED:
+            first = mail[0]
+            log().warning(
+                "delivery.failed", delivery=first.id, kind=first.kind, cause=error.cause, reason=error.text
+            )
+            return
+        reaction = react(conversation.account, error, recipients=len(mail))
         if reaction is not None:
             conversation.react(reaction)
-        conversation.stop()
+        conversation.stop_behind(mail)
+        for delivery, entry in reversed(entries):
+            conversation.settle(delivery, entry)
+        for delivery in mail:
+            tell(conversation.account, delivery, error, took)
 
     def _blame_driver(self, conversation: Conversation, attempts: _Attempts, name: str) -> None:
         """A driver broke its contract: what it held is retried, or unknown when it may have left."""

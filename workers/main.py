@@ -14,9 +14,10 @@ from types import FrameType
 import dramatiq
 from dramatiq.worker import Worker
 
-from postier.ledger.accounts import account_state, configure
+from postier.ledger.accounts import configure
 from postier.ledger.claims import Claims
 from postier.ledger.inbox import Inbox
+from postier.ledger.logins import LoginTurns
 from postier.ledger.merged import RegistrySource
 from postier.ledger.publish import Publisher
 from postier.ledger.store import Store
@@ -61,7 +62,7 @@ class WorkerProcess:
         sealer = settings.sealer()
         self.source = RegistrySource(settings.registry, self.store)
         self.roster = Roster(
-            self.source, key=sealer.fingerprint_key, login_allowed=self._login_allowed,
+            self.source, key=sealer.fingerprint_key, logins=partial(LoginTurns, self.store),
             tokens=lambda account: SealedTokenStore(self.store, sealer, owner=account),
             open_options=partial(open_options, sealer), confirmed=lambda: self.source.confirmed,
         )  # fmt: skip
@@ -99,9 +100,6 @@ class WorkerProcess:
         if not self.source.known:
             raise LedgerUnavailable("the stored accounts could not be read yet")
         configure(self.store, self.roster.registry, credentials=self.roster.credentials, files=self.source.files)
-
-    def _login_allowed(self, account: str) -> bool:
-        return account_state(self.store, account) == "ready"
 
     def refresh(self) -> None:
         """Pick up changed accounts and secrets, and tell the ledger; also once a minute, for quotas start anew."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any, Final
 
-from postier.ledger.entries import Claimed, Entry, Reply, end, history, park, retry, sent, slow, split
+from postier.ledger.entries import Claimed, Entry, Reply, end, history, park, retry, sent, slow, split, wait
 from postier.schemas.errors import (
     AccountError,
     AuthenticationFailed,
@@ -14,9 +14,11 @@ from postier.schemas.errors import (
     RateLimited,
     RecipientRefused,
     TemporaryError,
+    Unreachable,
 )
 from postier.schemas.receipt import Receipt
 from postier.settings.logs import redact
+from postier.workers.logins import NotNow
 
 # First and largest wait in seconds: urgent mail until it expires, bulk mail for two days.
 _BACKOFF: Final = {"urgent": (15.0, 600.0), "bulk": (60.0, 3600.0)}
@@ -24,6 +26,8 @@ _LEAST_WAIT: Final = 1.0
 _THROTTLED: Final = (5.0, 30.0)
 # A login is tried at most three times an hour, so that a wrong password never locks the mailbox.
 PARK_SECONDS: Final = 1200.0
+# The provider saw nothing of the mail, so its quota did not either.
+_NEVER_ARRIVED: Final = (Unreachable, AuthenticationFailed, NotNow)
 _SLOWED: Final = 2.0  # seconds without mail when the provider wants less and does not say for how long
 
 
@@ -34,8 +38,10 @@ def backoff(attempt: int, *, urgent: bool) -> float:
     return max(_LEAST_WAIT, random.uniform(0, ceiling))
 
 
-def decide(delivery: Claimed, result: Receipt | DeliveryError, *, account: str, took: float) -> Entry:
-    """The entry that says how this attempt ended. `took` is in seconds."""
+def decide(
+    delivery: Claimed, result: Receipt | DeliveryError, *, account: str, took: float, shared: bool = False
+) -> Entry:
+    """The entry that says how this attempt ended. `took` is in seconds; `shared` when others were in the same mail."""
     micros = int(took * 1_000_000)
     if isinstance(result, Receipt):
         reply = Reply(result.code, result.enhanced, result.text)
@@ -47,7 +53,8 @@ def decide(delivery: Claimed, result: Receipt | DeliveryError, *, account: str, 
 
     def again(delay: float, *, spend: bool, what: str) -> Entry:
         line = _line(what, delivery, account, micros, reply, error, delay)
-        return retry(delivery, reply, delay=delay, spend=spend, cause=error.cause, timeline=line)
+        refund = isinstance(error, _NEVER_ARRIVED)
+        return retry(delivery, reply, delay=delay, spend=spend, refund=refund, cause=error.cause, timeline=line)
 
     def over(state: str) -> Entry:
         line = _line(state, delivery, account, micros, reply, error)
@@ -58,17 +65,19 @@ def decide(delivery: Claimed, result: Receipt | DeliveryError, *, account: str, 
             if delivery.on_unknown == "resend":
                 return again(backoff(delivery.attempt, urgent=delivery.urgent), spend=True, what="unknown")
             return over("unknown")
-        case RateLimited(too_many_recipients=True):
+        case RateLimited(too_many_recipients=True) if shared:
             return again(0, spend=False, what="split")
-        case RateLimited(retry_after=wait):
-            return again(wait or random.uniform(*_THROTTLED), spend=False, what="deferred")
-        case TemporaryError(retry_after=wait):
+        case NotNow():
+            return again(0, spend=False, what="deferred")
+        case RateLimited(retry_after=wish):
+            return again(wish or random.uniform(*_THROTTLED), spend=False, what="deferred")
+        case TemporaryError(retry_after=wish):
             pause = backoff(delivery.attempt, urgent=delivery.urgent)
-            return again(max(pause, wait or 0.0), spend=True, what="retried")
+            return again(max(pause, wish or 0.0), spend=True, what="retried")
         case RecipientRefused(suppress=True):
             return over("suppressed")
         case AccountError():
-            return again(_LEAST_WAIT, spend=False, what="deferred")
+            return again(0, spend=False, what="deferred")
     return over("failed")
 
 
@@ -81,9 +90,17 @@ def react(account: str, result: Receipt | DeliveryError, *, recipients: int) -> 
             return park(account, state="parked", seconds=until or PARK_SECONDS, cause=result.cause, words=result.text)
         case RateLimited(too_many_recipients=True) if recipients > 1:
             return split(account, recipients=recipients)
-        case RateLimited(retry_after=wait):
-            return slow(account, seconds=wait or _SLOWED)
+        case NotNow():
+            return wait(account, seconds=_LEAST_WAIT)
+        case RateLimited(retry_after=wish):
+            return slow(account, seconds=wish or _SLOWED)
+        case Receipt(refused=refused) if any(_crowded(one.error) for one in refused):
+            return split(account, recipients=2 * (recipients - len(refused)))  # it took that many
     return None
+
+
+def _crowded(error: DeliveryError) -> bool:
+    return isinstance(error, RateLimited) and error.too_many_recipients
 
 
 def _line(

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from postier.drivers.base import Driver, DriverOptions, Ports, TokenStore
 from postier.drivers.egress import public_only_resolver
 from postier.drivers.registry import load_driver
+from postier.ledger.logins import Turns
 from postier.ledger.merged import Confirmed
 from postier.schemas.account import Account, Limits, Registry
 from postier.schemas.email import Mailbox
@@ -26,7 +27,7 @@ from postier.settings.config import describe_first
 from postier.settings.logs import log
 from postier.settings.secrets import resolve_options
 from postier.workers.branding import as_sent, composed_options, provider_of
-from postier.workers.logins import LoginGate
+from postier.workers.logins import AnyTime, LoginGate
 from postier.workers.render import Renderer
 
 
@@ -60,7 +61,7 @@ def build_driver(
     account: Account,
     *,
     options: Mapping[str, Any] | None = None,
-    login_allowed: Callable[[], bool] = lambda: True,
+    logins: Turns | None = None,
     token_store: TokenStore | None = None,
 ) -> Driver[DriverOptions]:
     """The account's driver with checked options and opened secrets. Raises ConfigurationError naming the field."""
@@ -74,7 +75,7 @@ def build_driver(
         resolve=public_only_resolver(tuple(getattr(checked, "allow_hosts", ()))),
         idle_sessions=max(1, account.limits.max_connections),
         token_store=token_store,
-        logins=LoginGate(login_allowed).attempt,
+        logins=LoginGate(logins or AnyTime()).attempt,
     )
     return driver(checked, sender=Mailbox(account.sender.address, account.sender.name), ports=ports)
 
@@ -83,7 +84,7 @@ class Roster:
     """The ways to send of one worker process. Thread-safe; drivers are built at their first use.
 
     `source` reads the accounts; `refresh` looks again and rebuilds what changed, secrets included. `key` fingerprints
-    the secrets. `login_allowed(account)` says whether a login may be tried now, `tokens(tenant)` where its
+    the secrets. `logins(account, credential)` gives the turns to log in, `tokens(tenant)` where its
     OAuth2 login is kept. `open_options` opens an account's secrets; `confirmed` are the senders whose owner said yes.
     """
 
@@ -92,7 +93,7 @@ class Roster:
         source: Callable[[], Registry],
         *,
         key: bytes = b"",
-        login_allowed: Callable[[str], bool] = lambda _: True,
+        logins: Callable[[str, str], Turns] = lambda _, __: AnyTime(),
         tokens: Callable[[str], TokenStore] | None = None,
         open_options: Callable[[Account], dict[str, Any]] = opened_options,
         confirmed: Callable[[], Confirmed] = frozenset,
@@ -101,7 +102,7 @@ class Roster:
         self._open_options = open_options
         self._confirmed = confirmed
         self._key = key
-        self._login_allowed = login_allowed
+        self._logins = logins
         self._tokens = tokens
         self._lock = threading.Lock()
         self._ways: dict[str, Way] = {}
@@ -170,7 +171,7 @@ class Roster:
                     driver = build_driver(
                         account,
                         options=composed_options(account, self.registry, self._open_options),
-                        login_allowed=lambda: self._login_allowed(name),
+                        logins=self._logins(name, self.credentials.get(name, "")),
                         token_store=self._tokens(login.tenant or "instance") if self._tokens else None,
                     )
                     self._ways[name] = Way(account, driver, Renderer(account))

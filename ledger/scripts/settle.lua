@@ -3,7 +3,8 @@
 --   mark                                    -> 1, 2 superseded meanwhile, 0 stale
 --   sent  code, enhanced, words, provider id, microseconds, history or ''
 --   retry delay (us), spend (0|1), refund (0|1), cause, code, enhanced, words, history
---                                           without a delay: to the head of its lane; refund: the quota's count returns
+--                                           without a delay: to the head of its lane; refund: the quota's count returns;
+--                                           4 when it ended as failed: twice `sender_refused`, others were fine between
 --   end   state, cause, code, enhanced, words, history
 --   back  refund (0|1)                      unstarted: to the head of its lane, permit and attempt returned
 --   free  (id: conversation, fence: account) verdict (good|bad|none), words -> 2 when the account parked just now, 3 when
@@ -104,6 +105,17 @@ verbs['retry'] = function(id, fence)
   local deadline = tonumber(r[3])
   local due = NOW + delay
   note(id, history)
+  -- A refusal that blames the account may be about this mail alone: when others went well since the first one, it is.
+  local blamed = cause == 'sender_refused'
+  if blamed then
+    local before = tonumber(redis.call('HGET', record, 'blamed_at') or nil)
+    if before and number(redis.call('HGET', account_key(r[4]), 'well_at')) > before then
+      redis.call('HSET', record, 'state', 'failed', 'ended_at', NOWS, 'cause', cause, 'code', code, 'enhanced', enhanced, 'words', words)
+      finish(id, 'failed', false)
+      return 4
+    end
+    redis.call('HSET', record, 'blamed_at', NOWS)
+  end
   if refund == '1' then give_quota_back(r[4], read_account(r[4]), true, r[6]) end
   if due >= deadline then due = deadline - LAST_CALL end
   if due <= NOW and (delay > 0 or deadline <= NOW) then
@@ -119,7 +131,7 @@ verbs['retry'] = function(id, fence)
     redis.call('ZADD', P .. 'scheduled', n2s(due), id)
   else
     redis.call('HDEL', record, 'due')
-    to_lane(id, r[4], r[5], true)
+    to_lane(id, r[4], r[5], not blamed)
     wake()
   end
   return 1
