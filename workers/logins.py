@@ -3,41 +3,82 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from uuid import uuid4
 
-from postier.schemas.errors import AuthenticationFailed, RateLimited
+from postier.ledger.logins import Answer, Outcome, Turns
+from postier.schemas.errors import AuthenticationFailed, LedgerUnavailable, RateLimited
 
 _WAIT = 30.0  # seconds for a turn
+_LOOK = 0.05
 _TOGETHER = 2
 
 
+class NotNow(RateLimited):
+    """No login may be tried now: nobody was asked anything, and the provider wants no slower pace."""
+
+    @property
+    def cause(self) -> str:
+        """As for a provider that asks to slow down."""
+        return "rate_limited"
+
+
+class AnyTime:
+    """Turns for whoever checks an account beside the workers: always at once."""
+
+    def begin(self, turn: str) -> tuple[Answer, float]:
+        """Go."""
+        return "go", 0.0
+
+    def end(self, turn: str, outcome: Outcome) -> None:
+        """Nothing is kept."""
+
+
 class LoginGate:
-    """The logins of one account in one process: one at a time until the first succeeded, two at a time after that.
+    """The logins of one account in one process: two at a time here, and only when the ledger gives a turn."""
 
-    `allowed` looks at the ledger right before each login: when another process found the password wrong a moment ago,
-    the account is parked and this one is not tried.
-    """
-
-    def __init__(self, allowed: Callable[[], bool]) -> None:
-        self._allowed = allowed
-        self._first = threading.Lock()
-        self._turns = threading.BoundedSemaphore(_TOGETHER)
-        self._proven = False
+    def __init__(self, turns: Turns) -> None:
+        self._turns = turns
+        self._here = threading.BoundedSemaphore(_TOGETHER)
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
-        """Around one login. Raises RateLimited when none may be tried now; the delivery spends no attempt."""
-        turn = self._turns if self._proven else self._first
-        if not turn.acquire(timeout=_WAIT):
-            raise RateLimited("no login came about in time: others of this account are still trying", stage="auth")
+        """Around one login. Raises NotNow when none may be tried now, AuthenticationFailed when this credential was
+        refused too often of late; the delivery spends no attempt."""
+        limit = time.monotonic() + _WAIT
+        if not self._here.acquire(timeout=_WAIT):
+            raise NotNow("no login came about in time: others of this account are still trying", stage="auth")
         try:
-            if not self._allowed():
-                raise RateLimited("the account was parked while this login waited", stage="auth")
-            yield
-            self._proven = True
-        except AuthenticationFailed:
-            self._proven = False
-            raise
+            turn = self._wait_for_a_turn(limit)
+            outcome: Outcome = "none"
+            try:
+                yield
+                outcome = "good"
+            except AuthenticationFailed:
+                outcome = "refused"
+                raise
+            finally:
+                with suppress(LedgerUnavailable):  # the turn ends by itself
+                    self._turns.end(turn, outcome)
         finally:
-            turn.release()
+            self._here.release()
+
+    def _wait_for_a_turn(self, limit: float) -> str:
+        turn = uuid4().hex
+        while True:
+            answer, rest = self._turns.begin(turn)
+            match answer:
+                case "go":
+                    return turn
+                case "stands":
+                    raise NotNow("the account was parked while this login waited", stage="auth")
+                case "stale":
+                    raise NotNow("another worker knows a newer credential", stage="auth")
+                case "spent":
+                    text = "the login was refused three times within the hour: it is not tried before that is over"
+                    raise AuthenticationFailed(text, until=rest, stage="auth")
+            if time.monotonic() > limit:
+                raise NotNow("no login came about in time: others of this account are still trying", stage="auth")
+            time.sleep(_LOOK)
