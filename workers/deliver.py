@@ -132,9 +132,7 @@ class Deliverer:
         alone = isinstance(error, SenderRefused) and len(entries) == 1
         if alone and conversation.settle_now(*entries.pop()) == BLAMED:
             first = mail[0]
-            log().warning(
-                "delivery.failed", delivery=first.id, kind=first.kind, cause=error.cause, reason=error.text
-            )
+            log().warning("delivery.failed", delivery=first.id, kind=first.kind, cause=error.cause, reason=error.text)
             return
         reaction = react(conversation.account, error, recipients=len(mail))
         if reaction is not None:
