@@ -93,7 +93,7 @@ def good(worker: Claims, handed: Handed) -> int:
     return worker.settle([*map(mark, handed.deliveries), *map(ok, handed.deliveries), freed(handed)])[-1]
 
 
-def field(ledger: Ledger, account: str, name: str) -> str:
+def field(ledger: Any, account: str, name: str) -> str:
     """What the ledger keeps of an account."""
     value = ledger.store.redis.hget(ledger.store.key(f"account:{account}"), name)
     return value.decode() if value else ""
