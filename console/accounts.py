@@ -68,8 +68,10 @@ def check(
     from postier.console.check import Failed, check_account
     from postier.schemas.errors import ConfigurationError
     from postier.settings.config import load_settings
+    from postier.workers.route import doors_of
 
-    registry = load_settings().registry()
+    settings = load_settings()
+    registry = settings.registry()
     wanted = names or list(registry.accounts)
     if not wanted:
         raise ConfigurationError("POSTIER_ACCOUNTS_FILE: it names no account to check")
@@ -79,7 +81,8 @@ def check(
         if account is None:
             raise ConfigurationError(f"no account is named {name!r}; there are {', '.join(registry.accounts)}")
         try:
-            check_account(account, to, json_output=json_output)
+            doors = doors_of(account, trusted=True, egress_allow=settings.egress())
+            check_account(account, to, doors=doors, json_output=json_output)
         except Failed:
             failed = True
     if failed:

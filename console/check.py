@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict
 
 from postier.console.output import safe, say, say_json, span
@@ -15,10 +16,12 @@ class Failed(Exception):
     """A step of the check failed; it was shown."""
 
 
-def check_account(account: Account, recipient: str | None, *, json_output: bool) -> None:
-    """Run the driver's check and show each step as it ends. Raises Failed after a failed step."""
+def check_account(
+    account: Account, recipient: str | None, *, doors: Collection[str] = (), json_output: bool
+) -> None:
+    """Run the driver's check and show each step as it ends; `doors` as `doors_of` gives them. Raises Failed."""
     try:
-        driver = build_driver(account)
+        driver = build_driver(account, doors=doors)
     except ConfigurationError as error:
         step = CheckStep("options", False, 0.0, str(error), "Mend the option that is named.")
         _show(account.name, step, json_output=json_output)

@@ -15,7 +15,7 @@ from postier.schemas.account import Registry
 from postier.schemas.errors import ConfigurationError, LedgerUnavailable
 from postier.settings.config import Settings, load_settings
 from postier.workers.preflight import ALLOW_VOLATILE, durability_of, refusal_of
-from postier.workers.route import build_driver
+from postier.workers.route import build_driver, doors_of
 
 Level = Literal["ok", "warn", "fail"]
 
@@ -80,17 +80,18 @@ def _accounts(settings: Settings) -> Iterator[Finding]:
         missing = "account" if not registry.accounts else "tenant"
         yield Finding("accounts", "warn", f"the accounts file has no {missing}", "Nothing can be published yet.")
         return
-    wrong = list(_wrong_options(registry))
+    wrong = list(_wrong_options(registry, settings))
     yield from wrong
     if not wrong:
         words = f"{len(registry.accounts)} accounts, {len(registry.tenants)} tenants; options are valid"
         yield Finding("accounts", "ok", words, "")
 
 
-def _wrong_options(registry: Registry) -> Iterator[Finding]:
+def _wrong_options(registry: Registry, settings: Settings) -> Iterator[Finding]:
     for account in registry.accounts.values():
         try:
-            build_driver(account).close()
+            doors = doors_of(account, trusted=True, egress_allow=settings.egress())
+            build_driver(account, doors=doors).close()
         except ConfigurationError as error:
             yield Finding("accounts", "fail", str(error), f"Mend it, then `postier accounts check {account.name}`.")
 

@@ -20,14 +20,16 @@ def log_in(name: str, *, json_output: bool) -> None:
     from postier.console.ledger_access import ledger
     from postier.ledger.tokens import SealedTokenStore
     from postier.schemas.errors import ConfigurationError, DeliveryError
-    from postier.workers.route import build_driver
+    from postier.workers.route import build_driver, doors_of
 
     with ledger() as opened:
         account = opened.registry().accounts.get(name)
         if account is None:
             raise ConfigurationError(f"no account is named {name!r}")
         store = SealedTokenStore(opened.store, opened.settings.sealer(), owner=account.tenant or "instance")
-        driver: Any = build_driver(account, token_store=store)
+        trusted = name in opened.settings.registry().accounts
+        doors = doors_of(account, trusted=trusted, egress_allow=opened.settings.egress())
+        driver: Any = build_driver(account, doors=doors, token_store=store)
         if not hasattr(driver, "device_login"):
             raise ConfigurationError(f"accounts.{name}.driver: {account.driver!r} needs no person's login")
         try:

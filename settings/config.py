@@ -19,7 +19,9 @@ class Settings(BaseSettings):
     """Everything that can be set. Times are in seconds, sizes in bytes.
 
     `seal_keys` is `id:base64key[,id:base64key...]` (32-byte keys, the first one seals, the others only open), or a
-    reference `env:NAME` or `file:PATH` to such a text.
+    reference `env:NAME` or `file:PATH` to such a text. `egress_allow` names, separated by commas, the inner hosts,
+    addresses and networks (each with an optional `:port`) that every account may send through; beyond it, only accounts
+    of the accounts file open the egress guard, by their own `allow_hosts`.
     """
 
     model_config = SettingsConfigDict(env_prefix="POSTIER_", extra="ignore", frozen=True)
@@ -39,6 +41,7 @@ class Settings(BaseSettings):
     threads: int = Field(default=8, ge=1, le=512)
     drain_seconds: float = Field(default=25.0, ge=1, le=600)
     redis_timeout: float = Field(default=5.0, gt=0)
+    egress_allow: str = ""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "json"
 
@@ -53,6 +56,10 @@ class Settings(BaseSettings):
         if text.startswith(("env:", "file:")):
             text = resolve_secret(text, where="POSTIER_SEAL_KEYS")
         return Sealer.from_text(text)
+
+    def egress(self) -> tuple[str, ...]:
+        """The entries of `egress_allow`."""
+        return tuple(entry.strip() for entry in self.egress_allow.split(",") if entry.strip())
 
     def registry(self) -> Registry:
         """Accounts and tenants of `accounts_file`; empty without one. Raises ConfigurationError naming the field."""

@@ -65,6 +65,7 @@ class WorkerProcess:
             self.source, key=sealer.fingerprint_key, logins=partial(LoginTurns, self.store),
             tokens=lambda account: SealedTokenStore(self.store, sealer, owner=account),
             open_options=partial(open_options, sealer), confirmed=lambda: self.source.confirmed,
+            trusted=lambda name: name in self.source.files.accounts, egress_allow=settings.egress(),
         )  # fmt: skip
         publisher = Publisher(self.store, sealer, keep_keys=settings.keep_keys_seconds)
         self.intake = Intake(Inbox(self.store, sealer, publisher), lambda: self.roster.registry)

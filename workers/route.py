@@ -8,7 +8,7 @@ import hmac
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,22 +57,39 @@ def with_default_limits(account: Account) -> Account:
     return account.model_copy(update={"limits": Limits.model_validate({**defaults, **given})})
 
 
+def doors_of(account: Account, *, trusted: bool, egress_allow: Collection[str] = ()) -> tuple[str, ...]:
+    """What the egress guard lets this account through to besides public mail servers.
+
+    An account's own `allow_hosts` count only when it is `trusted`: written by the platform, not by a tenant.
+    """
+    own = account.options.get("allow_hosts", ()) if trusted else ()
+    return (*egress_allow, *(own if isinstance(own, (list, tuple)) else ()))
+
+
 def build_driver(
     account: Account,
     *,
+    doors: Collection[str] = (),
     options: Mapping[str, Any] | None = None,
     logins: Turns | None = None,
     token_store: TokenStore | None = None,
 ) -> Driver[DriverOptions]:
-    """The account's driver with checked options and opened secrets. Raises ConfigurationError naming the field."""
+    """The account's driver with checked options and opened secrets; `doors` as `doors_of` gives them.
+
+    Raises ConfigurationError naming the field.
+    """
     where = f"accounts.{account.name}.options"
     driver = load_driver(account.driver)
     try:
         checked = driver.Options.model_validate(opened_options(account) if options is None else dict(options))
     except ValidationError as error:
         raise ConfigurationError(f"{where}.{describe_first(error)}") from None
+    try:
+        resolve = public_only_resolver(doors)
+    except (ValueError, AttributeError) as error:
+        raise ConfigurationError(f"{where}.{error}") from None
     ports = Ports(
-        resolve=public_only_resolver(tuple(getattr(checked, "allow_hosts", ()))),
+        resolve=resolve,
         idle_sessions=max(1, account.limits.max_connections),
         token_store=token_store,
         logins=LoginGate(logins or AnyTime()).attempt,
@@ -86,6 +103,7 @@ class Roster:
     `source` reads the accounts; `refresh` looks again and rebuilds what changed, secrets included. `key` fingerprints
     the secrets. `logins(account, credential)` gives the turns to log in, `tokens(tenant)` where its
     OAuth2 login is kept. `open_options` opens an account's secrets; `confirmed` are the senders whose owner said yes.
+    `trusted(account)` says whether the platform wrote it (`doors_of`); `egress_allow` opens the guard for everybody.
     """
 
     def __init__(
@@ -97,10 +115,14 @@ class Roster:
         tokens: Callable[[str], TokenStore] | None = None,
         open_options: Callable[[Account], dict[str, Any]] = opened_options,
         confirmed: Callable[[], Confirmed] = frozenset,
+        trusted: Callable[[str], bool] = lambda _: False,
+        egress_allow: Collection[str] = (),
     ) -> None:
         self._source = source
         self._open_options = open_options
         self._confirmed = confirmed
+        self._trusted = trusted
+        self._egress_allow = egress_allow
         self._key = key
         self._logins = logins
         self._tokens = tokens
@@ -147,7 +169,7 @@ class Roster:
         """A keyed fingerprint of everything the account connects and logs in with."""
         try:
             options = composed_options(account, registry, self._open_options)
-            text = json.dumps([account.driver, options], sort_keys=True, default=str)
+            text = json.dumps([account.driver, options, self._doors(account, registry)], sort_keys=True, default=str)
             self._problems.pop(account.name, None)
         except ConfigurationError as error:
             text = str(error)
@@ -155,6 +177,10 @@ class Roster:
                 self._problems[account.name] = text
                 log().error("account.incomplete", account=account.name, reason=text)
         return hmac.new(self._key, text.encode(), hashlib.sha256).hexdigest()[:16]
+
+    def _doors(self, account: Account, registry: Registry) -> tuple[str, ...]:
+        login = provider_of(account, registry) or account
+        return doors_of(login, trusted=self._trusted(login.name), egress_allow=self._egress_allow)
 
     def way(self, name: str) -> Way:
         """The way of an account. Raises SenderRefused when it is unknown here or its options are wrong."""
@@ -170,6 +196,7 @@ class Roster:
                     login = provider_of(account, self.registry) or account
                     driver = build_driver(
                         account,
+                        doors=self._doors(account, self.registry),
                         options=composed_options(account, self.registry, self._open_options),
                         logins=self._logins(name, self.credentials.get(name, "")),
                         token_store=self._tokens(login.tenant or "instance") if self._tokens else None,
