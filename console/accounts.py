@@ -142,11 +142,14 @@ def _described(account: Account, standing: dict[str, dict[str, Any]]) -> dict[st
     return {**shown, "options": mask_options(account.options), **unknown, **standing.get(account.name, {})}
 
 
+_MOMENTS = ("since", "until", "held_until", "frees_at")
+
+
 def _flat(facts: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     rows: list[tuple[str, Any]] = []
     for key, value in facts.items():
         if isinstance(value, dict):
             rows.extend(_flat(value, f"{prefix}{key}."))
         elif value not in (None, "", []):
-            rows.append((f"{prefix}{key}", moment(value) if key in ("since", "until") else value))
+            rows.append((f"{prefix}{key}", moment(value) if key in _MOMENTS else value))
     return rows

@@ -10,6 +10,7 @@ from typing import Any
 
 from postier.ledger.groups import WAITING_FOR_A_PERSON, Groups
 from postier.ledger.search import Filters, slices
+from postier.ledger.standing import standing
 from postier.ledger.store import Store, translated
 
 ENDS = ("sent", "failed", "expired", "unknown", "discarded", "suppressed")
@@ -269,8 +270,12 @@ class Queries:
         lanes = values[len(ENDS) + 2 :]
         return {"waiting": values[len(ENDS) + 1] + sum(lanes), "in_hand": values[len(ENDS)], **ended}
 
-    def accounts(self) -> dict[str, dict[str, Any]]:
-        """Every account's running state: its words, waiting mail of both priorities, conversations in progress."""
+    def accounts(self, *, now: float | None = None) -> dict[str, dict[str, Any]]:
+        """How every account stands (`standing`), its waiting mail of both priorities, its conversations in progress.
+
+        `now` is in seconds, by default Redis time.
+        """
+        now = self._store.now() / 1e6 if now is None else now
         with translated():
             names = sorted(name.decode() for name in self._redis.smembers(self._key("accounts")))
             pipe = self._redis.pipeline(transaction=False)
@@ -283,10 +288,6 @@ class Queries:
         found: dict[str, dict[str, Any]] = {}
         for index, name in enumerate(names):
             record = {key.decode(): value.decode("utf-8", "replace") for key, value in rows[4 * index].items()}
-            facts: dict[str, Any] = {key: record[key] for key in ("state", "reason", "words", "by") if record.get(key)}
-            for moment in ("since", "until"):
-                if record.get(moment) and record[moment] != "0":
-                    facts[moment] = int(float(record[moment])) / 1e6
             urgent, bulk, busy = rows[4 * index + 1 : 4 * index + 4]
-            found[name] = {**facts, "waiting_urgent": urgent, "waiting_bulk": bulk, "conversations": busy}
+            found[name] = {**standing(record, now), "waiting_urgent": urgent, "waiting_bulk": bulk, "conversations": busy}
         return found

@@ -71,10 +71,10 @@ end
 -- A conversation came about: whatever was suspected is forgotten. Answers whether it was a probe.
 local function went_well(account)
   local key = account_key(account)
-  local a = redis.call('HMGET', key, 'trouble', 'opened', 'probe', 'stalled', 'seen_bad')
+  local a = redis.call('HMGET', key, 'trouble', 'opened', 'probe', 'seen_bad')
   redis.call('HSET', key, 'proven', 1, 'well_at', NOWS)
-  if a[1] or a[2] or a[3] or a[4] then redis.call('HDEL', key, 'trouble', 'opened', 'probe', 'stalled') end
-  if a[5] then redis.call('HINCRBY', key, 'seen_ok', 1) end
+  if a[1] or a[2] or a[3] then redis.call('HDEL', key, 'trouble', 'opened', 'probe') end
+  if a[4] then redis.call('HINCRBY', key, 'seen_ok', 1) end
   return a[3]
 end
 

@@ -101,3 +101,8 @@ def field(ledger: Any, account: str, name: str) -> str:
 
 def person(number: int) -> Recipient:
     return Recipient(address=f"reader{number}@example.org")
+
+
+def standing(ledger: Ledger, account: str = "main") -> dict[str, Any]:
+    """How people see the account at the ledger's hand-moved time."""
+    return ledger.queries.accounts(now=ledger.now / 1e6)[account]

@@ -1,0 +1,63 @@
+"""How an account stands, from what the claim script knows of it: state, pace, quotas, health, fallback."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+# As in scripts/governor.lua.
+FLOOR, CEILING, RECOVERY = 0.05, 1.0, 0.01
+_LENGTHS = {"hour": 3600.0, "day": 86_400.0}
+
+
+def standing(record: Mapping[str, str], now: float) -> dict[str, Any]:
+    """JSON-ready facts of one account at `now` (seconds since 1970); all times are such seconds, too.
+
+    `state` is ready, slowed, parked, paused or needs_login, with `reason`, `words`, `by`, `since` and `until` where
+    they apply. `pace` is the share of its limits the account uses now, between `floor` and `ceiling`, and `held_until`
+    when nothing may begin before. `quota` says by window what is left, of how many, and when all of it is free again.
+    `breaker` counts failures in a row and how often it opened since a success. `max_recipients` is what the provider
+    took so far, where that is less than its limit.
+    """
+    facts: dict[str, Any] = {key: record[key] for key in ("state", "reason", "words", "by") if record.get(key)}
+    for moment in ("since", "until"):
+        if record.get(moment, "0") != "0":
+            facts[moment] = _seconds(record[moment])
+    factor = CEILING
+    if "factor" in record:
+        regained = (now - _seconds(record["factor_at"])) * RECOVERY
+        factor = min(CEILING, float(record["factor"]) + max(0.0, regained))
+    held = max(_seconds(record.get("hold", "0")), _seconds(record.get("stalled", "0")))
+    if facts.get("state") == "ready" and (factor < CEILING or _seconds(record.get("hold", "0")) > now):
+        facts["state"] = "slowed"
+    facts["pace"] = {"factor": round(factor, 3), "floor": FLOOR, "ceiling": CEILING}
+    if held > now:
+        facts["pace"]["held_until"] = held
+    quota = {name: _quota(record, name, now) for name in _LENGTHS if record.get(f"{name}_limit")}
+    if quota:
+        facts["quota"] = {**quota, "counts": "recipients" if record.get("counts") == "r" else "mails"}
+    trouble, opened = int(record.get("trouble", 0)), int(record.get("opened", 0))
+    if trouble or opened or "probe" in record:
+        facts["breaker"] = {"failures_in_a_row": trouble, "opened": opened, "probing": "probe" in record}
+    if record.get("max_rcpt") != record.get("max_given"):
+        facts["max_recipients"] = int(record["max_rcpt"])
+    if record.get("fallback"):
+        facts["fallback"], facts["overflow"] = record["fallback"], record.get("overflow", "never")
+    return facts
+
+
+def _quota(record: Mapping[str, str], name: str, now: float) -> dict[str, Any]:
+    limit, used = int(record[f"{name}_limit"]), int(record.get(f"{name}_used", 0))
+    ends = _seconds(record.get(f"{name}_end", "0"))
+    if now >= ends:  # nobody looked since
+        used = 0
+        ends = ends + math.ceil((now - ends + 1) / _LENGTHS[name]) * _LENGTHS[name] if ends else 0.0
+    shown: dict[str, Any] = {"limit": limit, "left": max(0, limit - used)}
+    if used and ends:
+        shown["frees_at"] = ends
+    return shown
+
+
+def _seconds(micros: str) -> float:
+    return int(float(micros)) / 1e6
