@@ -20,6 +20,10 @@ def doctor(
     new_seal_key: Annotated[
         bool, typer.Option("--new-seal-key", help="Print a fresh key for POSTIER_SEAL_KEYS, and nothing else.")
     ] = False,
+    indexes: Annotated[bool, typer.Option("--indexes", help="Compare every record with the indexes.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Compare them and mend the indexes, in small steps.")
+    ] = False,
     json_output: AsJson = False,
 ) -> None:
     """Check settings, seal keys, Redis, accounts and workers. Exit 1 when a check fails; warnings do not count."""
@@ -34,7 +38,7 @@ def doctor(
             say(key)
         return
     findings = []
-    for finding in examine():
+    for finding in examine(thorough=indexes, mend=repair):
         findings.append(finding)
         if not json_output:
             say(f"{finding.result:<5} {finding.name:<11} {safe(finding.words)}")

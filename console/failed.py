@@ -1,67 +1,146 @@
-"""`postier failed`: deliveries that wait for a person, and what a person can do with them."""
+"""`postier failed`: deliveries that wait for a person, in groups and one by one, and how to give them up."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from postier.console.arguments import (
-    EPILOG,
-    AccountName,
-    AsJson,
-    KindName,
-    Since,
-    StateNames,
-    TenantName,
-    Until,
-    find,
+from postier.console import replay
+from postier.console.arguments import EPILOG, AccountName, AsJson, KindName, StateNames, TenantName
+from postier.console.output import NEGATIVE, complain, moment, safe, say, say_json, table
+from postier.console.selection import (
+    All,
+    By,
+    Cause,
+    Confirm,
+    FailedSince,
+    FailedUntil,
+    File,
+    Group,
+    Text,
+    Yes,
+    agree,
+    checked_states,
+    choose,
+    filters_of,
 )
-from postier.console.output import NEGATIVE, complain, safe, say, say_json
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from postier.ledger.groups import Group as LedgerGroup
     from postier.ledger.manage import Answer
+    from postier.ledger.search import Filters
 
 app = typer.Typer(
-    help="Deliveries that wait for a person: failed, unknown (may have left), expired.",
-    no_args_is_help=True,
+    help="Deliveries that wait for a person: failed, unknown (may have left), expired, suppressed.",
     rich_markup_mode=None,
 )
-FAILED = ("failed", "unknown", "expired")
-_ALL = 100_000
+FAILED = ("failed", "unknown", "expired", "suppressed")
+_WORDS = {"not_possible": "does not wait any more", "unknown_id": "is not known"}
 
-Ids = Annotated[list[str] | None, typer.Argument(help="Delivery ids.")]
-All = Annotated[bool, typer.Option("--all", help="Every one that the filters leave.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+app.command(epilog=EPILOG)(replay.replay)
 
-_WORDS = {
-    "not_possible": "is not failed, unknown or expired any more",
-    "over": "was of use for a limited time, which has passed: publish a new event",
-    "unknown_id": "is not known",
-}
+
+@app.callback(invoke_without_command=True, epilog=EPILOG)
+def groups(
+    context: typer.Context,
+    state: StateNames = None,
+    account: AccountName = None,
+    kind: KindName = None,
+    tenant: TenantName = None,
+    cause: Cause = None,
+    text: Text = None,
+    since: FailedSince = None,
+    until: FailedUntil = None,
+    json_output: AsJson = False,
+) -> None:
+    """Show what waits for a person in groups: how many, since when, why, and what to do. The commands below look at
+    one group or delivery, replay it, or give it up."""
+    if context.invoked_subcommand is not None:
+        return
+    wanted = filters_of(account=account, kind=kind, tenant=tenant, cause=cause, text=text, since=since, until=until)
+    _print_groups(wanted, checked_states(state, FAILED), json_output=json_output)
+
+
+def _print_groups(filters: Filters, states: list[str] | None, *, json_output: bool) -> None:
+    from postier.console.ledger_access import ledger
+    from postier.console.words import group_advice, group_in_words, runbook_page
+    from postier.ledger.groups import Groups
+
+    with ledger() as opened:
+        found = Groups(opened.store).find(filters, states=states)
+    if json_output:
+        for one in found:
+            more = {
+                "in_words": group_in_words(one),
+                "advice": group_advice(one),
+                "runbook": runbook_page(one.cause, one.state),
+            }
+            say_json({**one.as_dict(), **more})
+        return
+    if not found:
+        say("nothing waits for a person")
+        return
+    table(
+        ("group", "count", "state", "class", "account", "kind", "first", "last"),
+        [
+            (
+                one.id,
+                one.count,
+                one.state,
+                one.cause or one.state,
+                one.account,
+                one.kind,
+                moment(one.first),
+                moment(one.last),
+            )
+            for one in found
+        ],
+    )
+    for one in found[:20]:
+        say()
+        _explain(one)
+
+
+def _explain(one: LedgerGroup) -> None:
+    from postier.console.words import group_advice, group_in_words, runbook_page
+
+    say(f"{one.id}  {safe(group_in_words(one))}")
+    say(f"          {safe(group_advice(one))}")
+    say(f"          postier runbook {runbook_page(one.cause, one.state)} · postier failed list --group {one.id}")
 
 
 @app.command("list", epilog=EPILOG)
 def list_(
     state: StateNames = None,
+    group: Group = None,
     account: AccountName = None,
     kind: KindName = None,
     tenant: TenantName = None,
-    since: Since = None,
-    until: Until = None,
+    cause: Cause = None,
+    text: Text = None,
+    since: FailedSince = None,
+    until: FailedUntil = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=100_000, help="At most so many.")] = 100,
+    reveal: Annotated[
+        bool, typer.Option("--reveal", help="Whole addresses; that you looked goes to the audit.")
+    ] = False,
+    by: By = None,
     json_output: AsJson = False,
 ) -> None:
-    """List deliveries that wait for a person. States: failed, unknown, expired."""
+    """List what waits for a person, the latest failure first. States: failed, unknown, expired, suppressed."""
     from postier.console.deliveries import print_list
-    from postier.console.ledger_access import ledger
+    from postier.console.ledger_access import ledger, whoami
 
+    wanted = filters_of(account=account, kind=kind, tenant=tenant, cause=cause, text=text, since=since, until=until)
     with ledger() as opened:
-        found = find(
-            opened, FAILED, state, account=account, kind=kind, tenant=tenant, since=since, until=until, limit=limit
-        )
+        found = opened.queries.failures(wanted, states=checked_states(state, FAILED), group=group, limit=limit)
+        if reveal and found:
+            from postier.ledger.reveal import revealed
+
+            found = revealed(opened.store, found, opened.settings.sealer(), who=by or whoami())
         print_list(opened, found, json_output=json_output)
 
 
@@ -80,81 +159,50 @@ def show(id: Annotated[str, typer.Argument(help="A delivery's id.")], json_outpu
 
 
 @app.command(epilog=EPILOG)
-def replay(
-    ids: Ids = None,
-    all_: All = False,
-    state: StateNames = None,
-    account: AccountName = None,
-    kind: KindName = None,
-    tenant: TenantName = None,
-    since: Since = None,
-    until: Until = None,
-    yes: Yes = False,
-    json_output: AsJson = False,
-) -> None:
-    """Start deliveries anew: by id, or with --all those that the filters leave. Exit 1 when one was not replayed."""
-    from postier.console.ledger_access import ledger
-
-    with ledger() as opened:
-        chosen = list(ids or [])
-        if all_:
-            found = find(
-                opened, FAILED, state, account=account, kind=kind, tenant=tenant, since=since, until=until, limit=_ALL
-            )
-            chosen += [one.id for one in found]
-        _agree("replay", chosen, all_=all_, yes=yes)
-        _tell(opened.manage().replay(chosen), "replayed", json_output=json_output)
-
-
-@app.command(epilog=EPILOG)
 def discard(
-    reason: Annotated[str, typer.Option("--reason", help="Why; it is kept in the timeline.")],
-    ids: Ids = None,
+    reason: Annotated[str, typer.Option("--reason", help="Why; it is kept in the timeline and the audit.")],
+    ids: Annotated[list[str] | None, typer.Argument(help="Delivery ids.")] = None,
     all_: All = False,
+    group: Group = None,
+    file: File = None,
     state: StateNames = None,
     account: AccountName = None,
     kind: KindName = None,
     tenant: TenantName = None,
-    since: Since = None,
-    until: Until = None,
+    cause: Cause = None,
+    text: Text = None,
+    since: FailedSince = None,
+    until: FailedUntil = None,
     yes: Yes = False,
+    confirm: Confirm = None,
+    by: By = None,
     json_output: AsJson = False,
 ) -> None:
-    """Give up on deliveries: by id, or with --all those that the filters leave. Their content is removed."""
-    from postier.console.ledger_access import ledger
+    """Give up on deliveries: by id, group or file, or with --all those that the filters leave. Their content is
+    removed: `postier export` keeps what is known of them."""
+    from postier.console.ledger_access import ledger, whoami
+    from postier.ledger.manage import Management
 
     if not reason.strip():
         raise typer.BadParameter("say why", param_hint="--reason")
-    with ledger() as opened:
-        chosen = list(ids or [])
-        if all_:
-            found = find(
-                opened, FAILED, state, account=account, kind=kind, tenant=tenant, since=since, until=until, limit=_ALL
-            )
-            chosen += [one.id for one in found]
-        _agree("discard", chosen, all_=all_, yes=yes)
-        _tell(opened.manage().discard(chosen, reason), "discarded", json_output=json_output)
+    wanted = filters_of(account=account, kind=kind, tenant=tenant, cause=cause, text=text, since=since, until=until)
+    states = checked_states(state, FAILED)
+    with (
+        ledger() as opened,
+        choose(opened.store, ids, file=file, all_=all_, group=group, filters=wanted, states=states) as chosen,
+    ):
+        agree("discard", chosen.count, explicit=chosen.explicit, yes=yes, confirm=confirm)
+        tell(Management(opened.store, by or whoami()).discard(chosen, reason), "discarded", json_output=json_output)
 
 
-def _agree(verb: str, chosen: list[str], *, all_: bool, yes: bool) -> None:
-    if len(chosen) >= _ALL:
-        complain(f"postier: {_ALL} at a time; there may be more")
-    if not chosen and not all_:
-        raise typer.BadParameter("give delivery ids, or --all", param_hint="ids")
-    if not all_ or yes or not chosen:
-        return
-    if not sys.stdin.isatty():
-        raise typer.BadParameter(f"say --yes to {verb} {len(chosen)} deliveries", param_hint="--all")
-    if not typer.confirm(f"{verb} {len(chosen)} deliveries?", err=True):
-        raise typer.Exit(NEGATIVE)
-
-
-def _tell(answers: Iterable[tuple[str, Answer]], done: str, *, json_output: bool) -> None:
+def tell(answers: Iterable[tuple[str, Answer]], done: str, *, json_output: bool) -> None:
+    """Say what became of each id that was not done, and how many were. Exit 1 when one was not."""
     count, others = 0, 0
     for delivery_id, answer in answers:
         count, others = (count + 1, others) if answer == "done" else (count, others + 1)
         if json_output:
-            say_json({"id": delivery_id, "result": done if answer == "done" else answer})
+            shown: dict[str, Any] = {"id": delivery_id, "result": done if answer == "done" else answer}
+            say_json(shown)
         elif answer != "done":
             complain(f"{safe(delivery_id)} {_WORDS[answer]}")
     if not json_output:

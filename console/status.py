@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,13 +16,20 @@ if TYPE_CHECKING:
     from postier.ledger.queries import Status
 
 
+_HAS_PAGE = ("failed", "unknown", "expired", "suppressed")
+_LINKS = {
+    "replay": "in replay", "replaced_by": "replaced by", "corrects": "corrects", "via": "overflowed from",
+    "provider_id": "the provider's id is",
+}  # fmt: skip
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command(epilog=EPILOG)(status)
 
 
 def status(
-    id: Annotated[str, typer.Argument(help="A delivery's id, or an event's id or idempotency key.")],
+    id: Annotated[str, typer.Argument(help="A delivery, Message-ID, event, idempotency key or provider's id.")],
     tenant: Annotated[str | None, typer.Option("--tenant", help="Whose event it is; all tenants without.")] = None,
     json_output: AsJson = False,
 ) -> None:
@@ -38,62 +45,58 @@ def status(
 
 
 def _find(opened: Ledger, wanted: str, tenant: str | None) -> list[Status]:
-    one = opened.queries.status(wanted)
-    if one is not None and tenant in (None, one.tenant):
-        return [one]
     tenants = [tenant] if tenant is not None else sorted(opened.registry().tenants)
-    ids = [item for name in tenants for item in opened.queries.deliveries_of(name, wanted)]
-    return [found for found in map(opened.queries.status, ids) if found is not None]
+    found = opened.queries.find(wanted, tenants)
+    if not found and tenant is None:  # a tenant that was removed since
+        one = opened.queries.status(wanted)
+        found = [one] if one is not None else []
+    return found
 
 
 def show(opened: Ledger, found: Iterable[Status], *, json_output: bool) -> None:
     """Print deliveries with their timelines; JSON has one object a line."""
-    from postier.console.words import advice, state_in_words
+    from postier.console.timeline import timeline
+    from postier.console.words import advice, runbook_page, state_in_words
 
     accounts, now = opened.queries.accounts(), time.time()
+    drivers = {name: account.driver for name, account in opened.registry().accounts.items()}
     for number, one in enumerate(found):
         words, hint = state_in_words(one, accounts, now), advice(one, accounts)
+        page = runbook_page(one.cause, one.state) if one.state in _HAS_PAGE else ""
+        steps = timeline(one, drivers)
         if json_output:
-            say_json({**one.as_dict(), "in_words": words, "advice": hint})
+            more = {"timeline": steps, "in_words": words, "advice": hint, "runbook": page}
+            say_json({**one.as_dict(), **{name: value for name, value in more.items() if value or name != "runbook"}})
             continue
         if number:
             say()
-        _print(one, words, hint)
+        _print(one, words, hint, page, steps)
 
 
-def _print(one: Status, words: str, hint: str) -> None:
+def _print(one: Status, words: str, hint: str, page: str, steps: list[dict[str, Any]]) -> None:
+    from postier.console.timeline import step_in_words
     from postier.console.words import reply_in_words
 
     reply = reply_in_words({**one.facts, "words": one.words})
+    links = [f"{word} {one.facts[name]}" for name, word in _LINKS.items() if one.facts.get(name)]
     lines = {
         "delivery": one.id,
         "state": f"{one.state}: {words}" if not words.startswith(one.state) else words,
         "event": f"{one.event} ({one.kind}, tenant {one.tenant})",
         "to": f"{one.recipient} by account {one.account}",
+        "message": f"{one.facts.get('message_id', '')}",
         "attempts": str(one.attempt),
         "accepted": moment(one.accepted_at),
         "next attempt": moment(one.due) if one.state == "waiting" and (one.due or 0) > time.time() else "",
+        "of use until": moment(one.facts.get("deadline")) if one.state in ("waiting", "leased", "sending") else "",
         "ended": moment(one.ended_at),
         "last reply": reply,
+        "linked": "; ".join(links),
         "you can": hint,
+        "runbook": f"postier runbook {page}" if page else "",
     }
     for name, value in lines.items():
         if value:
             say(f"{name:<13}{safe(value)}")
-    for line in sorted(one.history, key=lambda line: float(line.get("at", 0)), reverse=True):
-        say(f"  {moment(line.get('at'))}  {_step(line)}")
-
-
-def _step(line: dict[str, object]) -> str:
-    from postier.console.words import cause_in_words, reply_in_words
-
-    parts = [safe(line.get("what", ""))]
-    if line.get("attempt"):
-        parts.append(f"attempt {safe(line['attempt'])}")
-    if line.get("by"):
-        parts.append(f"by {safe(line['by'])}")
-    text = " ".join(parts)
-    cause, reply = str(line.get("cause") or line.get("reason") or ""), reply_in_words(line)
-    for more in (cause_in_words(cause) if cause else "", reply):
-        text += f": {more}" if more else ""
-    return text
+    for step in steps:
+        say(f"  {moment(step.get('at'))}  {step_in_words(step)}")

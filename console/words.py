@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from postier.console.output import moment, safe, span
 from postier.ledger.queries import Status
+
+if TYPE_CHECKING:
+    from postier.ledger.groups import Group
 
 Accounts = Mapping[str, Mapping[str, Any]]
 
@@ -28,7 +31,61 @@ CAUSES = {
     "unknown_kind": "no worker here knows its kind",
     "unknown_version": "it is of a later version than the workers here",
     "superseded": "a newer one took its place",
+    "withdrawn": "it was taken back before it was handed over",
+    "corrected": "a corrected one took its place",
+    "erased": "its recipient's data was erased",
+    "delivery_error": "the driver gave no reason that is known here",
+    "account": "the account cannot send",
+    "expired": "it ran out of time before it could leave",
+    "suppressed": "the recipient or provider wants no mail to this address",
 }
+
+# What to do where no server's words say more.
+ADVICE = {
+    "crashed": "Look at the workers' log for what they died of; replay one delivery before all of them.",
+    "worker_died": "Search the provider's log for the Message-ID, then `postier unknown resolve` with --sent or "
+    "--resend.",
+    "outcome_unknown": "Search the provider's log for the Message-ID, then `postier unknown resolve` with --sent or "
+    "--resend.",
+    "render": "Read the reason, mend the template or the event (`--edit`), then replay.",
+    "undecodable": "Check that workers have the seal key it was sealed with (POSTIER_SEAL_KEYS), then replay.",
+    "unknown_kind": "Start workers that know this kind of event, then replay.",
+    "unknown_version": "Update the workers to the version the publishers have, then replay.",
+    "expired": "See why it waited (account parked, limits, no workers); replay what is still of use.",
+    "suppressed": "Ask the recipient for another address; nothing will be sent to this one.",
+    "unreachable": "Check the account (`postier accounts check`), then replay.",
+    "authentication_failed": "Mend the login (`postier accounts check`), resume the account, then replay.",
+    "quota_exhausted": "Wait for the quota's reset or raise it at the provider, then replay with --pace.",
+    "rate_limited": "Lower the account's limits, then replay with --pace.",
+    "sender_refused": "Mend the sender or its domain at the provider, then replay.",
+    "recipient_refused": "Check the address with the recipient; correct it with `--edit`, or discard.",
+    "email_refused": "Read the reply, correct the event with `--edit`, or discard.",
+}
+
+
+def runbook_page(cause: str, state: str = "") -> str:
+    """The page of the runbook about a failure; one without a cause has its state's."""
+    return cause or state or "delivery_error"
+
+
+def group_in_words(group: Group) -> str:
+    """One sentence: what happened to these deliveries, and the newest reply."""
+    cause = cause_in_words(group.cause or group.state)
+    state = {"unknown": "may have left", "expired": "ran out of time"}.get(group.state, group.state)
+    reply = reply_in_words({"code": group.code, "enhanced": group.enhanced, "words": group.words})
+    return f"{group.count} {state}: {cause}" + (f" — {reply}" if reply else "")
+
+
+def group_advice(group: Group) -> str:
+    """One sentence: what a person can do, from the server's words where they say more than the cause."""
+    from postier.drivers.replies import ReplyClass, advice, classify
+
+    cause = group.cause or group.state
+    if group.state in ("failed", "suppressed") and group.words and cause not in ("render", "undecodable", "crashed"):
+        meaning = classify(group.code, group.enhanced or None, group.words)
+        if meaning not in (ReplyClass.SENT, ReplyClass.RETRY):
+            return advice(group.code, group.enhanced or None, group.words, meaning)
+    return ADVICE.get(cause, "Read the reply, mend the cause, replay one delivery before all of them.")
 
 
 def cause_in_words(cause: str) -> str:
@@ -105,5 +162,10 @@ def advice(status: Status, accounts: Accounts, command: str = "postier") -> str:
         case "failed" | "expired":
             return f"mend the cause, then {command} failed replay {status.id}"
         case "unknown":
-            return f"ask the recipient; {command} failed replay {status.id} sends it again"
+            return (
+                f"search the provider for {safe(status.facts.get('message_id', 'its Message-ID'))}; then "
+                f"{command} unknown resolve {status.id} --sent or --resend"
+            )
+        case "suppressed":
+            return f"correct the address with {command} failed replay {status.id} --edit, or discard it"
     return ""

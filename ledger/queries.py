@@ -208,6 +208,16 @@ class Queries:
                     found = _latest(found, limit)
         return _latest(found, limit)
 
+    def ended(
+        self, filters: Filters, *, states: Iterable[str], group: str | None = None
+    ) -> Iterator[str]:  # fmt: skip
+        """Ids of all that ended in these states and fits; times are of the end for what waits for a person."""
+        for state in states:
+            if state in WAITING_FOR_A_PERSON:
+                yield from Groups(self._store).members(filters, states=(state,), group=group)
+            elif group is None:
+                yield from self._index(f"ended:{state}", filters)
+
     def _of(self, ids: Iterable[str], limit: int) -> Iterator[Status]:
         wanted = islice(ids, limit)
         while page := list(islice(wanted, _PAGE)):
@@ -289,5 +299,10 @@ class Queries:
         for index, name in enumerate(names):
             record = {key.decode(): value.decode("utf-8", "replace") for key, value in rows[4 * index].items()}
             urgent, bulk, busy = rows[4 * index + 1 : 4 * index + 4]
-            found[name] = {**standing(record, now), "waiting_urgent": urgent, "waiting_bulk": bulk, "conversations": busy}
+            found[name] = {
+                **standing(record, now),
+                "waiting_urgent": urgent,
+                "waiting_bulk": bulk,
+                "conversations": busy,
+            }
         return found

@@ -49,13 +49,8 @@ class Records:
         """Everything the ledger knows of these deliveries but their content, each as one JSON-ready object."""
         for batch in batches(ids, BATCH):
             for status in self._queries.statuses(batch):
-                micros = self._ended_at(status.id) if status.ended_at is not None else None
-                yield {**status.as_dict(), **({"ended_us": micros} if micros else {})}
-
-    def _ended_at(self, delivery_id: str) -> int | None:
-        with translated():
-            value = self._store.redis.hget(self._store.key(f"delivery:{delivery_id}"), "ended_at")
-        return int(float(value)) if value else None
+                ended = {"ended_us": round(status.ended_at * 1e6)} if status.ended_at is not None else {}
+                yield {**status.as_dict(), **ended}
 
     def purge(self, exported: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Answer]]:
         """Remove the deliveries of an export for good, content and all, but those that changed since."""

@@ -163,7 +163,7 @@ def test_all_needs_yes_where_nobody_can_be_asked(
 
     assert postier("failed", "replay", "--all").code == 2
     assert postier("failed", "replay").code == 2
-    assert postier("failed", "replay", "--all", "--account", "spare", "--yes").out == "0 replayed\n"
+    assert postier("failed", "replay", "--all", "--of-account", "spare", "--yes").out == "0 replayed\n"
     assert postier("failed", "replay", "--all", "--yes").out == "2 replayed\n"
 
 
