@@ -1,0 +1,185 @@
+"""F20, F21, F42, F43: a full disk, a ledger that was flushed or restored, clocks that go wrong."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from campaign.kit import Arena, CannotInject, data_change, eventually, reset_link, row, smtp
+from campaign.rows_redis import doctor, newest_log
+from campaign.server import slowly
+
+
+def disk_full(arena: Arena, fsync: str) -> None:
+    """The append-only file may not grow any more, and then it may again."""
+    server = arena.server(DOT=slowly(0.01))
+    redis = arena.redis(fsync=fsync)
+    arena.house(redis.url, main=smtp(server.port))
+    arena.worker()
+    stream = arena.stream(50)
+    eventually(lambda: len(server.log) >= 30, 20)
+    assert redis.pid
+    soft = newest_log(redis).stat().st_size + 5000
+    resource.prlimit(redis.pid, resource.RLIMIT_FSIZE, (soft, resource.RLIM_INFINITY))
+    full = time.time()
+    told = eventually(lambda: stream.trouble, 15)
+    arena.check("publishers are told", told)
+    if redis.pid:
+        eventually(lambda: "disk_full" in doctor(arena), 10)
+        arena.check(f"doctor says disk_full ({time.time() - full:.0f} s)", "disk_full" in doctor(arena))
+        arena.check("workers say so", "disk_full" in arena.log())
+        resource.prlimit(redis.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        arena.notes.append(f"{fsync}: writes refused, Redis lives")
+    else:
+        arena.notes.append(f"{fsync}: Redis ended itself")
+        redis.start()
+    room = time.time()
+    eventually(lambda: arena.first_copy(room + 0.3) is not None, 20)
+    arena.recovered((arena.first_copy(room + 0.3) or 99.0) + 0.3, 15)
+    stream.end()
+    missing = [one for one, state in arena.states().items() if not state]
+    if fsync == "everysec" and len(missing) <= 1:
+        for one in missing:
+            del arena.accepted[one]
+    arena.all_sent(3 * arena.lease + 20)
+    arena.allowed_extra = arena.unknowns()
+
+
+@row("F20", "disk full for the AOF (file-size limit)", "publishes refused, status `disk_full`; L 0 of accepted (<= 1 everysec)")
+def no_disk(arena: Arena) -> None:
+    disk_full(arena, "everysec" if arena.seed % 2 else "always")
+
+
+@row("F21", "Redis flushed, or restored from yesterday", "workers stop on a changed data set; a person confirms; no mass resend")
+def other_data(arena: Arena) -> None:
+    server = arena.server()
+    redis = arena.redis(fsync="always")
+    arena.house(redis.url, main=smtp(server.port))
+    arena.worker()
+    ids = arena.burst(30)
+    arena.all_sent(20)
+    # Yesterday: the same mails waiting, the ledger's last sign of life long ago.
+    keys, store = arena.home.store.redis, arena.home.store
+    redis.stop()
+    snapshot = arena.folder / "yesterday"
+    shutil.copytree(redis.folder, snapshot)
+    redis.start()
+    time.sleep(4.0)
+    pipe = keys.pipeline()
+    for one in ids:
+        pipe.hset(store.key(f"delivery:{one}"), mapping={"state": "waiting", "fence": 0, "attempt": 0})
+        pipe.zrem(store.key("ended:sent"), one)
+        pipe.rpush(store.key("lane:main:u"), one)
+    yesterday = store.now() - 86_400_000_000
+    if keys.exists(store.key("dataset")):
+        pipe.hset(store.key("dataset"), "seen", yesterday)
+    redis.kill()
+    redis.start()
+    for worker in arena.workers:
+        worker.poll()
+    sent_before = len(server.log)
+    pipe.zadd(store.key("due:u"), {"main": 1})
+    pipe.execute()
+    redis.kill()
+    redis.start()
+    time.sleep(8.0)
+    arena.check(f"no mass resend ({len(server.log) - sent_before} left)", len(server.log) == sent_before)
+    arena.check("the worker says why", "ledger.changed" in arena.log())
+    arena.check("doctor says why", "--accept-dataset" in doctor(arena))
+    for one in ids:
+        arena.accepted.pop(one, None)
+    keys.flushall()
+    time.sleep(1.0)
+    arena.worker(ready=False)
+    time.sleep(4.0)
+    arena.check("a flushed ledger stops workers too", arena.log().count("ledger.changed") >= 2)
+    command = [sys.executable, "-m", "postier.console", "doctor", "--accept-dataset"]
+    env = {**os.environ, "POSTIER_REDIS_URL": redis.url, "POSTIER_NAMESPACE": "faults", "POSTIER_SEAL_KEYS": arena.seal_key,
+           "POSTIER_ACCOUNTS_FILE": str(arena.home.accounts_file)}  # fmt: skip
+    subprocess.run(command, env=env, capture_output=True, check=False)
+
+    def publish() -> bool:
+        try:
+            return bool(arena.burst(1))
+        except Exception:
+            return False
+
+    arena.check("a person accepts, and mail flows", eventually(publish, 15))
+    arena.all_sent(20)
+
+
+def shim(arena: Arena) -> Path:
+    """A library that makes the wall clock of a process go wrong."""
+    compiler = shutil.which("cc")
+    if compiler is None or not sys.platform.startswith("linux"):
+        raise CannotInject("no C compiler for the clock library")
+    library = arena.folder / "clock.so"
+    source = Path(__file__).with_name("clock.c")
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl"], check=True)
+    return library
+
+
+@row("F42", "clock +-1 h / +-1 d on a worker", "no early or lost sends, no lease theft; links expire by their own time")
+def worker_clock(arena: Arena) -> None:
+    library = shim(arena)
+    server = arena.server(DOT=slowly(0.02))
+    arena.house(arena.redis(fsync="everysec").url, main=smtp(server.port))
+    offsets = (3600, -3600, 86_400, -86_400)
+    for number, offset in enumerate(offsets):
+        path = arena.folder / f"offset{number}"
+        path.write_text(str(offset))
+        arena.worker(
+            machine=f"clock{number}", threads=2,
+            environment={"LD_PRELOAD": str(library), "POSTIER_CLOCK_FILE": str(path)},
+        )  # fmt: skip
+    from datetime import UTC, datetime, timedelta
+
+    soon = datetime.now(UTC) + timedelta(seconds=6)
+    late = arena.publish(*(data_change() for _ in range(20)), not_before=soon)
+    ids = arena.burst(100) + arena.burst(60, data_change)
+    arena.all_sent(20, ids)
+    arena.check("nothing scheduled left early", not any(taken.id in late for taken in server.log if taken.at < soon.timestamp()))
+    arena.all_sent(20)
+    stolen = sum(line["what"] in ("crashed", "unknown") for one in arena.accepted for line in arena.status(one).history)
+    arena.check(f"no lease was stolen ({stolen})", stolen == 0)
+
+
+@row("F43", "Redis clock steps +-1 h", "sends delayed or early <= a backoff step; no double sends")
+def redis_clock(arena: Arena) -> None:
+    library = shim(arena)
+    offset = arena.folder / "offset"
+    offset.write_text("0")
+    before = {name: os.environ.get(name) for name in ("LD_PRELOAD", "POSTIER_CLOCK_FILE")}
+    os.environ |= {"LD_PRELOAD": str(library), "POSTIER_CLOCK_FILE": str(offset)}
+    try:
+        redis = arena.redis(fsync="everysec")
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+    server = arena.server(DOT=slowly(0.02))
+    arena.house(redis.url, main=smtp(server.port, limits={"per_second": 50}))
+    arena.worker()
+    began = arena.home.store.now()
+    offset.write_text("3600")
+    if arena.home.store.now() - began < 3_000_000_000:
+        raise CannotInject("this Redis server does not take its time from the C library")
+    offset.write_text("0")
+    for step in ("3600", "0", "-3600", "0"):
+        stream = arena.stream(40, data_change)
+        time.sleep(1.5)
+        offset.write_text(step)
+        time.sleep(2.5)
+        stream.end()
+    arena.all_sent(60)
+    arena.allowed_extra = 0
+
+
+assert reset_link
