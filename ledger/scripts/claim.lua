@@ -13,13 +13,37 @@ local function is_here(id, r, account)
   return tonumber(r[16] or 0) <= NOW or not redis.call('ZSCORE', P .. 'scheduled', id)
 end
 
+-- Who may not be held by a dying worker once more is the only one of its like that a worker holds: what merely stood
+-- beside the culprit must not be blamed for the last time. The others look again in a moment.
+local reserved
+local function last_chance_is_taken(id, crashes)
+  if CRASHES < 2 or crashes < CRASHES - 1 then return false end
+  local key = P .. 'suspect:' .. WORKER
+  local other = reserved or redis.call('GET', key)
+  if other and other ~= id then
+    local r = redis.call('HMGET', P .. 'delivery:' .. other, 'state', 'worker', 'leased_at')
+    local held = r[2] == WORKER and (r[1] == 'leased' or r[1] == 'sending') and NOW - number(r[3]) < 2 * LEASE
+    if reserved or held then
+      redis.call('HSET', P .. 'delivery:' .. id, 'due', n2s(NOW + SECOND / 4))
+      redis.call('ZADD', P .. 'scheduled', n2s(NOW + SECOND / 4), id)
+      return true
+    end
+  end
+  reserved = id
+  redis.call('SET', key, id, 'EX', 3600)
+  return false
+end
+
 local function look_at(id, account)
   local r = redis.call('HMGET', P .. 'delivery:' .. id, 'state', 'fence', 'attempt', 'crashes', 'tenant', 'kind',
     'version', 'event', 'message_id', 'deadline', 'accepted_at', 'on_unknown', 'account', 'recipient', 'class', 'due', 'packet')
   if not is_here(id, r, account) then return nil end
   seen[id] = true
-  if tonumber(r[10]) > NOW then return { id, r } end
-  expire(id)
+  if tonumber(r[10]) <= NOW then
+    expire(id)
+  elseif not last_chance_is_taken(id, number(r[4])) then
+    return { id, r }
+  end
   return nil
 end
 

@@ -98,6 +98,22 @@ def test_the_third_crash_ends_it_and_there_is_no_fourth_try(ledger: Ledger, mark
     assert ledger.store.redis.exists(ledger.store.key(f"payload:{identity}"))
 
 
+def test_who_only_stood_beside_the_culprit_is_never_blamed_for_the_third_time(ledger: Ledger) -> None:
+    (culprit,) = ledger.publish(reset_link()).deliveries
+    neighbours = ledger.publish_many(20, "main", urgent=True)
+    alive = ledger.worker("alive")
+    for round_number in range(80):
+        worker = ledger.worker(f"w{round_number}")
+        handed = worker.claim(4, 16)[1]
+        if culprit in {delivery.id for conversation in handed for delivery in conversation.deliveries}:
+            lose(ledger, alive)  # it takes the worker and all that it holds with it
+        else:
+            finish(worker, handed)
+            ledger.pass_time(alive, 0.3)
+    assert (ledger.state(culprit), ledger.status(culprit).cause) == ("failed", "crashed")
+    assert {ledger.state(neighbour) for neighbour in neighbours} == {"sent"}
+
+
 def test_a_suspect_travels_alone(ledger: Ledger) -> None:
     ids = ledger.publish_many(6, "main")
     dead, alive = ledger.worker("dead"), ledger.worker("alive")
