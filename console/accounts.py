@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from postier.console import account_changes
 from postier.console.arguments import EPILOG, AsJson
 from postier.console.output import NEGATIVE, complain, moment, safe, say, say_json, table
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from postier.schemas.account import Account
 
 app = typer.Typer(help="The configured ways to send.", no_args_is_help=True, rich_markup_mode=None)
+account_changes.register(app)
 
 Name = Annotated[str, typer.Argument(help="The account's name.")]
 
@@ -55,38 +57,6 @@ def show(name: Name, json_output: AsJson = False) -> None:
         return
     for key, value in _flat(facts):
         say(f"{key:<26}{safe(value)}")
-
-
-@app.command(epilog=EPILOG)
-def check(
-    names: Annotated[list[str] | None, typer.Argument(help="Accounts; all of them without a name.")] = None,
-    to: Annotated[str | None, typer.Option("--to", help="Also send a test mail to this address.")] = None,
-    json_output: AsJson = False,
-) -> None:
-    """Try accounts step by step: options, resolve, connect, TLS, greeting, login, sender, test mail. Exit 1 when one
-    fails. Nothing is changed and the ledger is not needed."""
-    from postier.console.check import Failed, check_account
-    from postier.schemas.errors import ConfigurationError
-    from postier.settings.config import load_settings
-    from postier.workers.route import doors_of
-
-    settings = load_settings()
-    registry = settings.registry()
-    wanted = names or list(registry.accounts)
-    if not wanted:
-        raise ConfigurationError("POSTIER_ACCOUNTS_FILE: it names no account to check")
-    failed = False
-    for name in wanted:
-        account = registry.accounts.get(name)
-        if account is None:
-            raise ConfigurationError(f"no account is named {name!r}; there are {', '.join(registry.accounts)}")
-        try:
-            doors = doors_of(account, trusted=True, egress_allow=settings.egress())
-            check_account(account, to, doors=doors, json_output=json_output)
-        except Failed:
-            failed = True
-    if failed:
-        raise typer.Exit(NEGATIVE)
 
 
 @app.command(epilog=EPILOG)

@@ -2,42 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import asdict
+from typing import Any
 
 from postier.console.output import safe, say, say_json, span
-from postier.drivers.base import CheckStep
+from postier.drivers.base import CheckStep, Driver
 from postier.schemas.account import Account
-from postier.schemas.errors import ConfigurationError
-from postier.workers.route import build_driver
 
 
 class Failed(Exception):
     """A step of the check failed; it was shown."""
 
 
-def check_account(
-    account: Account, recipient: str | None, *, doors: Collection[str] = (), json_output: bool
-) -> None:
-    """Run the driver's check and show each step as it ends; `doors` as `doors_of` gives them. Raises Failed."""
-    try:
-        driver = build_driver(account, doors=doors)
-    except ConfigurationError as error:
-        step = CheckStep("options", False, 0.0, str(error), "Mend the option that is named.")
-        _show(account.name, step, json_output=json_output)
-        raise Failed from None
+def check_driver(driver: Driver[Any], account: Account, recipient: str | None, *, json_output: bool) -> None:
+    """Run the driver's check, show each step as it ends, close the driver. Raises Failed after a failed step."""
     try:
         if not json_output:
             say(f"account {safe(account.name)} ({safe(account.driver)})")
         for step in driver.check(test_recipient=recipient):
-            _show(account.name, step, json_output=json_output)
+            show_step(account.name, step, json_output=json_output)
             if not step.ok:
                 raise Failed
     finally:
         driver.close()
 
 
-def _show(name: str, step: CheckStep, *, json_output: bool) -> None:
+def show_step(name: str, step: CheckStep, *, json_output: bool) -> None:
+    """One step, for people or programs."""
     if json_output:
         say_json(
             {"account": name, **{("step" if key == "name" else key): value for key, value in asdict(step).items()}}

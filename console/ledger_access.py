@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from postier.ledger.accounts import RegistryReader
+from postier.ledger.account_store import AccountStore
+from postier.ledger.accounts import configure
 from postier.ledger.manage import Management
+from postier.ledger.merged import Merged, merged_registry, published_files
 from postier.ledger.queries import Queries
 from postier.ledger.store import Store
 from postier.schemas.account import Registry
@@ -28,15 +30,25 @@ class Ledger:
     store: Store
     queries: Queries
 
+    def files(self) -> Registry:
+        """The accounts file when one is set, else what workers told the ledger of theirs (without options)."""
+        return self.settings.registry() if self.settings.accounts_file else published_files(self.store)
+
     def registry(self) -> Registry:
-        """The accounts file when one is set, else what workers told the ledger (without options)."""
-        if self.settings.accounts_file is not None:
-            return self.settings.registry()
-        return RegistryReader(self.store).current()
+        """All accounts and tenants: those of files and those kept in the ledger."""
+        return merged_registry(self.files(), self.store)
+
+    def accounts(self) -> AccountStore:
+        """The accounts and tenants kept in the ledger, to be changed in the name of whoever runs the command."""
+        return AccountStore(self.store, self.files(), who=whoami(), sealer=self.settings.sealer())
+
+    def tell(self, merged: Merged) -> None:
+        """Let publishers know changed accounts at once; workers look for themselves every three seconds."""
+        configure(self.store, merged.registry, files=self.files())
 
     def manage(self) -> Management:
         """Changes in the name of whoever runs the command."""
-        return Management(self.store, whoami(), keep=self.settings.keep_sent_seconds)
+        return Management(self.store, whoami())
 
 
 @contextmanager

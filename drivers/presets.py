@@ -69,6 +69,13 @@ class Preset:
         """The relay may know us by our address."""
         return "ip_allowlist" in self.auth_kinds
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What its user has to give, by the names of options."""
+        region = ("region",) if self.needs_region else ()
+        name = () if self.fixed_username or self.password_is_username else ("username",)
+        return (*region, *name, "a token source" if self.auth_kinds == ("oauth2",) else "password")
+
     def auth(self, *, has_tokens: bool) -> Auth:
         """The login rule: XOAUTH2 where nothing else is taken or a token source is there for it."""
         if "oauth2" in self.auth_kinds and (has_tokens or len(self.auth_kinds) == 1):

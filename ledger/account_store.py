@@ -114,7 +114,7 @@ class AccountStore:
             try:
                 after = _dump(change(Tenant.model_validate({**before, "name": name})))
             except ValidationError as error:
-                raise ConfigurationError(f"tenants.{name}.{describe_first(error)}") from None
+                raise ConfigurationError(f"tenants.{name}.{describe_first(error, Tenant)}") from None
             return Change({entry: after}, _fact(page, [entry]), name, {"changes": _differences(before, after)})
 
         return self._change(work)
@@ -146,14 +146,6 @@ class AccountStore:
 
         self._book.change(self._who, work)
         return count
-
-    def may_check(self, name: str, tenant: str | None) -> float:
-        """Count one check of the account; seconds to wait when it had five within a minute, else 0.
-
-        Names that are not stored share one count a tenant: invented names do not make a scanner.
-        """
-        key = f"a:{name}" if f"a:{name}" in self._book.read().raw or name in self._files.accounts else f"t:{tenant}"
-        return float(self._store.run("allow", (f"checks:{key}", CHECKS_A_MINUTE, 60_000_000))) / 1e6
 
     # --- one change
 
@@ -205,6 +197,15 @@ class AccountStore:
         return data
 
 
+def may_check(store: Store, known: Registry, account: Account) -> float:
+    """Count one check of the account; seconds to wait when it had five within a minute, else 0.
+
+    Names that are not known share one count a tenant: invented names do not make a scanner. Raises LedgerUnavailable.
+    """
+    key = f"a:{account.name}" if account.name in known.accounts else f"t:{account.tenant or ''}"
+    return float(store.run("allow", (f"checks:{key}", CHECKS_A_MINUTE, 60_000_000))) / 1e6
+
+
 def _refuse_privileges(account: Account) -> None:
     where = f"accounts.{account.name}"
     if ":" in account.driver:
@@ -252,7 +253,7 @@ def _data(page: Page, entry: str) -> dict[str, Any]:
 def _differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Field by field what was and what is; secrets show only that they changed."""
     if not prefix:
-        before, after = _masked(before, after), _masked(after, before)
+        before, after = _masked(before), _masked(after, before)
     found: dict[str, Any] = {}
     for name in sorted({*before, *after}):
         old, new = before.get(name), after.get(name)
@@ -265,14 +266,12 @@ def _differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: st
     return found
 
 
-def _masked(row: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    options, others = row.get("options"), other.get("options") or {}
+def _masked(row: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    options, known = row.get("options"), (before or {}).get("options") or {}
     if not isinstance(options, dict):
         return dict(row)
     shown = mask_options(options)
     for name, value in options.items():
-        if shown[name] != value and value == others.get(name):
-            shown[name] = "•••••• (the same)"
-        elif shown[name] != value:
-            shown[name] = f"•••••• ({'new' if others.get(name) is not None else 'set'})"
+        if before is not None and shown[name] != value and known.get(name) != value:
+            shown[name] = f"{shown[name]} (new)"
     return {**row, "options": shown}

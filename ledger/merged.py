@@ -70,7 +70,7 @@ class _Merging:
             entry = self.page.entry(f"a:{name}")
             return Account.model_validate({**(entry.data if entry else {}), "name": name})
         except ValidationError as error:
-            self.problems[f"accounts.{name}"] = describe_first(error)
+            self.problems[f"accounts.{name}"] = describe_first(error, Account)
         except ValueError:
             self.problems[f"accounts.{name}"] = "the entry cannot be read"
         return stand_in(name)
@@ -80,7 +80,7 @@ class _Merging:
             entry = self.page.entry(f"t:{name}")
             self.tenants[name] = Tenant.model_validate({**(entry.data if entry else {}), "name": name})
         except ValidationError as error:
-            self.problems[f"tenants.{name}"] = describe_first(error)
+            self.problems[f"tenants.{name}"] = describe_first(error, Tenant)
         except ValueError:
             self.problems[f"tenants.{name}"] = "the entry cannot be read"
 
@@ -204,8 +204,13 @@ def merged_registry(files: Registry, store: Store) -> Registry:
 def published_files(store: Store) -> Registry:
     """What workers told the ledger of their accounts files, without driver options. Raises LedgerUnavailable."""
     with translated():
-        text = store.redis.hget(store.key("registry"), "files")
-    return Registry.model_validate_json(text) if text is not None else Registry()
+        files, everything = store.redis.hmget(store.key("registry"), "files", "text")
+    if files or not everything:
+        return Registry.model_validate_json(files) if files else Registry()
+    known, page = Registry.model_validate_json(everything), Book(store).read()  # told by an older version
+    accounts = {name: row for name, row in known.accounts.items() if f"a:{name}" not in page.raw}
+    tenants = {name: row for name, row in known.tenants.items() if f"t:{name}" not in page.raw}
+    return known.model_copy(update={"accounts": accounts, "tenants": tenants})
 
 
 class RegistrySource:

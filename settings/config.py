@@ -6,11 +6,12 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import BaseModel, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from postier.schemas.account import Registry
 from postier.schemas.errors import ConfigurationError
+from postier.schemas.option_words import first_problem
 from postier.settings.seal import Sealer
 from postier.settings.secrets import resolve_secret
 
@@ -21,7 +22,8 @@ class Settings(BaseSettings):
     `seal_keys` is `id:base64key[,id:base64key...]` (32-byte keys, the first one seals, the others only open), or a
     reference `env:NAME` or `file:PATH` to such a text. `egress_allow` names, separated by commas, the inner hosts,
     addresses and networks (each with an optional `:port`) that every account may send through; beyond it, only accounts
-    of the accounts file open the egress guard, by their own `allow_hosts`.
+    of the accounts file open the egress guard, by their own `allow_hosts`. `public_url` is where the world reaches
+    `postier senders serve`.
     """
 
     model_config = SettingsConfigDict(env_prefix="POSTIER_", extra="ignore", frozen=True)
@@ -35,13 +37,14 @@ class Settings(BaseSettings):
     crash_limit: int = Field(default=3, ge=1, le=20)
     conversation_size: int = Field(default=16, ge=1, le=100)
     conversation_seconds: float = Field(default=5.0, gt=0)
-    keep_sent_seconds: int = Field(default=7 * 86_400, ge=60)
+    keep_sent_seconds: int = Field(default=30 * 86_400, ge=60)
     keep_keys_seconds: int = Field(default=7 * 86_400, ge=60)
     processes: int = Field(default=2, ge=1, le=64)
     threads: int = Field(default=8, ge=1, le=512)
     drain_seconds: float = Field(default=25.0, ge=1, le=600)
     redis_timeout: float = Field(default=5.0, gt=0)
     egress_allow: str = ""
+    public_url: str = Field(default="", pattern=r"^(https://[^\s\"'<>?#]+)?$")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "json"
 
@@ -87,12 +90,9 @@ def read_registry(path: Path) -> Registry:
     try:
         return Registry.model_validate(table)
     except ValidationError as error:
-        raise ConfigurationError(f"{path}: {describe_first(error)}") from None
+        raise ConfigurationError(f"{path}: {describe_first(error, Registry)}") from None
 
 
-def describe_first(error: ValidationError) -> str:
-    """The first problem of a validation error as `field: reason`, without the offending value."""
-    first = error.errors(include_input=False, include_url=False)[0]
-    field = ".".join(str(part) for part in first["loc"])
-    reason = first["msg"].removeprefix("Value error, ")
-    return f"{field}: {reason}" if field else reason
+def describe_first(error: ValidationError, model: type[BaseModel] | None = None) -> str:
+    """The first problem of a validation error as `field: reason and fix`, without the offending value."""
+    return first_problem(error, model)

@@ -83,7 +83,7 @@ def build_driver(
     try:
         checked = driver.Options.model_validate(opened_options(account) if options is None else dict(options))
     except ValidationError as error:
-        raise ConfigurationError(f"{where}.{describe_first(error)}") from None
+        raise ConfigurationError(f"{where}.{describe_first(error, driver.Options)}") from None
     try:
         resolve = public_only_resolver(doors)
     except (ValueError, AttributeError) as error:
