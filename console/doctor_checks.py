@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from postier.console.doctor_ledger import examine_ledger
 from postier.console.ledger_access import demo_hint, redis_address
 from postier.ledger.health import ServerFacts, last_claim, server_facts
 from postier.ledger.queries import Queries
@@ -36,8 +37,8 @@ class Finding:
     advice: str = ""
 
 
-def examine() -> Iterator[Finding]:
-    """Check everything, from the settings outward."""
+def examine(*, thorough: bool = False, mend: bool = False) -> Iterator[Finding]:
+    """Check everything, from the settings outward; `thorough` and `mend` are about the ledger's indexes."""
     try:
         settings = load_settings()
     except ConfigurationError as error:
@@ -52,6 +53,7 @@ def examine() -> Iterator[Finding]:
         yield _clock(store)
         yield _standing(store)
         yield _workers(store)
+        yield from examine_ledger(store, thorough=thorough, mend=mend)
     except LedgerUnavailable as error:
         yield Finding("redis", "fail", f"{error} ({redis_address(settings.redis_url)})", demo_hint())
     finally:

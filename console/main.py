@@ -8,7 +8,24 @@ from collections.abc import Sequence
 
 import typer
 
-from postier.console import accounts, deliveries, demo, doctor, failed, kinds, publish, status, work
+from postier.console import (
+    accounts,
+    audit,
+    deliveries,
+    demo,
+    doctor,
+    failed,
+    kinds,
+    publish,
+    records,
+    replay,
+    runbook,
+    status,
+    tenants,
+    top,
+    unknown,
+    work,
+)
 from postier.console.output import EXIT_CODES, NEGATIVE, OK, UNAVAILABLE, USAGE, complain, safe
 
 app = typer.Typer(
@@ -21,11 +38,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for module in (publish, work, status, kinds, doctor, demo):
+for module in (publish, work, status, top, kinds, doctor, demo, records, runbook):
     module.register(app)
 app.add_typer(deliveries.app, name="deliveries")
 app.add_typer(failed.app, name="failed")
+app.add_typer(replay.app, name="replays")
+app.add_typer(unknown.app, name="unknown")
+app.add_typer(audit.app, name="audit")
 app.add_typer(accounts.app, name="accounts")
+app.add_typer(tenants.app, name="tenants")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -63,7 +63,8 @@ class Preview:
 
     def as_dict(self) -> dict[str, Any]:
         """The preview as one JSON-ready object."""
-        return asdict(self)
+        tallies = {name: dict(getattr(self, name)) for name in ("accounts", "kinds", "stays")}
+        return {"total": self.total, "starts": self.starts, **tallies, "lasts": self.lasts}
 
 
 @dataclass(frozen=True, slots=True)
