@@ -10,7 +10,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from postier.schemas.events.base import EXAMPLE_TIME
 from postier.settings.config import Settings
 from tests.attacks.lax import LaxServer
 from tests.conftest import until
+from tests.drivers.kit import LOCK_STEP, Peer, ScriptedServer, polite
 from tests.drivers.ports import free_port
 from tests.workers.kit import ENDS, toml
 from tests.workers.kit import smtp as smtp_account
@@ -150,6 +151,7 @@ class Yard:
             )
         }  # fmt: skip
         ports["lax"] = self.lax.port
+        ports["words"] = self._stack.enter_context(ScriptedServer(with_words(rows("replies")))).port
         made = {name: account(port, tenant="shop" if name == "shop" else None) for name, port in ports.items()}
         made |= accounts
         self.accounts_file = folder / "accounts.toml"
@@ -242,6 +244,27 @@ class Yard:
             self._worker.wait(10)
         self._stack.close()
         self.store.close()
+
+
+def with_words(table: Sequence[Mapping[str, Any]]) -> Callable[[Peer], None]:
+    """A server that answers `reply-7@...` with the lines of row 7, at its stage, octet for octet."""
+    expected: dict[int, Mapping[str, Any]] = {}
+
+    def answer(peer: Peer, stage: str) -> str | None:
+        row = expected.get(peer.number)
+        if row is None or row["stage"] != stage:
+            return "250 2.1.5 Ok"
+        peer.raw(b"".join(str(line).encode("latin-1") + b"\r\n" for line in row["lines"]))
+        return None
+
+    def rcpt(peer: Peer, line: str) -> str | None:
+        found = re.search(r"<reply-(\d+)@", line)
+        expected.pop(peer.number, None)
+        if found:
+            expected[peer.number] = table[int(found[1])]
+        return answer(peer, "rcpt")
+
+    return polite(extensions=LOCK_STEP, RCPT=rcpt, DOT=lambda peer, _: answer(peer, "dot"))
 
 
 def account(port: int, *, tenant: str | None = None, **more: Any) -> dict[str, Any]:
