@@ -24,6 +24,10 @@ def doctor(
     repair: Annotated[
         bool, typer.Option("--repair", help="Compare them and mend the indexes, in small steps.")
     ] = False,
+    accept_dataset: Annotated[
+        bool,
+        typer.Option("--accept-dataset", help="Let workers go on with a ledger that was flushed or restored."),
+    ] = False,
     json_output: AsJson = False,
 ) -> None:
     """Check settings, seal keys, Redis, accounts and workers. Exit 1 when a check fails; warnings do not count."""
@@ -37,6 +41,9 @@ def doctor(
         else:
             say(key)
         return
+    if accept_dataset:
+        _accept(json_output)
+        return
     findings = []
     for finding in examine(thorough=indexes, mend=repair):
         findings.append(finding)
@@ -49,3 +56,15 @@ def doctor(
         say_json({"ok": healthy, "checks": [asdict(finding) for finding in findings]})
     if not healthy:
         raise typer.Exit(NEGATIVE)
+
+
+def _accept(json_output: bool) -> None:
+    from postier.console.ledger_access import ledger
+    from postier.ledger.dataset import accept_dataset
+
+    with ledger() as opened:
+        accepted = accept_dataset(opened.store)
+    if json_output:
+        say_json({"accepted": accepted})
+    else:
+        say("Workers go on with this ledger." if accepted else "No worker had stopped: nothing to accept.")

@@ -9,6 +9,7 @@ from typing import Literal
 
 from postier.console.doctor_ledger import examine_ledger
 from postier.console.ledger_access import demo_hint, redis_address
+from postier.ledger.dataset import why_stopped
 from postier.ledger.health import ServerFacts, last_claim, server_facts
 from postier.ledger.queries import Queries
 from postier.ledger.store import Store
@@ -24,6 +25,7 @@ Level = Literal["ok", "warn", "fail"]
 _SKEW_WARN, _SKEW_FAIL = 2.0, 30.0
 _WORKERS_SEEN = 5.0
 _STILL = ("parked", "paused", "needs_login")
+_FULL = 0.98
 _BUSY = 0.75  # share of maxmemory at which publish answers busy
 
 
@@ -50,6 +52,7 @@ def examine(*, thorough: bool = False, mend: bool = False) -> Iterator[Finding]:
     store = Store(settings.redis_url, namespace=settings.namespace, timeout=settings.redis_timeout)
     try:
         yield from _redis(store)
+        yield from _data_set(store)
         yield _clock(store)
         yield _standing(store)
         yield _workers(store)
@@ -115,7 +118,8 @@ def _redis(store: Store) -> Iterator[Finding]:
 def _durability(facts: ServerFacts) -> Finding:
     durability = durability_of(facts)
     if facts.writes_fail:
-        return Finding("durability", "fail", "the last write to disk failed", "Look at the disk of the Redis server.")
+        words = "disk_full: the last write to disk failed, and Redis takes no more"
+        return Finding("durability", "fail", words, "Make room on the disk of the Redis server; all goes on by itself.")
     if durability.level == "disk":
         return Finding("durability", "ok", durability.words)
     advice = "Set appendonly yes and appendfsync always for no loss."
@@ -132,9 +136,19 @@ def _memory(facts: ServerFacts) -> Finding:
         return Finding("memory", "warn", f"{used}, no maxmemory", "Set maxmemory below what the machine has.")
     share = facts.used_memory / facts.max_memory
     words = f"{used} of {facts.max_memory / 2**20:.0f} MiB"
+    if share > _FULL:
+        return Finding("memory", "fail", f"redis_full: {words}", "Raise maxmemory, or remove what is not postier's.")
     if share > _BUSY:
         return Finding("memory", "fail", words, "Publishing answers busy: raise maxmemory or let workers drain.")
     return Finding("memory", "ok", words)
+
+
+def _data_set(store: Store) -> Iterator[Finding]:
+    why = why_stopped(store)
+    if why is not None:
+        words = f"workers stand still, for this is not the ledger they knew: {why}"
+        advice = "Bring the right data back, or send what this one holds: `postier doctor --accept-dataset`."
+        yield Finding("data set", "fail", words, advice)
 
 
 def _clock(store: Store) -> Finding:

@@ -14,6 +14,7 @@ Entry = tuple[Argument, ...]
 
 OK, STALE, SUPERSEDED = 1, 0, 2
 PARKED, RECOVERED, BLAMED = 2, 3, 4
+FORGOTTEN = 5  # the ledger knows no such delivery (any more)
 
 _WORDS = 300
 

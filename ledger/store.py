@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib import resources
@@ -31,8 +31,8 @@ from postier.schemas.errors import ConfigurationError, LedgerUnavailable
 Argument = str | bytes | int | float
 
 # Everything but publish must still run when memory is full, or nothing could drain.
-_DRAINS = {"claim", "settle", "renew", "manage", "configure", "login", "replay", "records", "repair"}
-_READS = {"search"}
+_DRAINS = {"claim", "settle", "renew", "manage", "configure", "login", "replay", "records", "repair", "dataset"}
+_READS = {"search", "facts"}
 # What stands in front of each script; the others take the common part alone.
 _GOVERNED = ("common", "governor")
 _SHARED = {
@@ -44,6 +44,10 @@ _SHARED = {
     "replay": _GOVERNED,
 }
 _REFUSALS = ("OOM", "MISCONF", "READONLY", "NOREPLICAS", "LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN")
+_MEANS = {
+    "OOM": "redis_full: its memory is full",
+    "MISCONF": "disk_full: it answers MISCONF, for it cannot write to its disk",
+}
 # The client library takes the word off where it has a class for it.
 _CLASSES: dict[type[Exception], str] = {
     OutOfMemoryError: "OOM",
@@ -74,8 +78,7 @@ def translated() -> Iterator[None]:
     except ResponseError as error:
         word = _CLASSES.get(type(error)) or str(error).split(" ", 1)[0]
         if word in _REFUSALS:
-            meaning = "its memory is full" if word == "OOM" else f"it answers {word}"
-            raise LedgerUnavailable(f"Redis refuses the write: {meaning}", retry_after=5.0) from None
+            raise LedgerUnavailable(f"Redis refuses the write: {_MEANS.get(word, word)}", retry_after=5.0) from None
         raise
     except RedisError as error:
         raise LedgerUnavailable(f"Redis failed: {type(error).__name__}") from None
@@ -99,6 +102,9 @@ class Store:
             )
         except ValueError as error:
             raise ConfigurationError(f"POSTIER_REDIS_URL: {error}") from None
+        # Looks at every new connection before it is used; raises when this is not the ledger that was here before.
+        self.guard: Callable[[Any], None] | None = None
+        self.lost_connections = 0
         self._idle: list[Any] = []
         self._pid = os.getpid()
         self.url = url
@@ -130,10 +136,16 @@ class Store:
             self._idle.append(connection)
             raise
         except BaseException:
+            self.lost_connections += 1
             connection.disconnect()
             raise
         self._idle.append(connection)
         return answer
+
+    def forget_connections(self) -> None:
+        """Close idle connections: whoever comes next makes a new one."""
+        while self._idle:
+            self._idle.pop().disconnect()
 
     def _connection(self) -> Any:
         """An idle connection that the server did not close meanwhile, or a new one."""
@@ -141,13 +153,24 @@ class Store:
             try:
                 connection = self._idle.pop()
             except IndexError:
-                return self.redis.connection_pool.make_connection()
+                return self._new_connection()
             try:
                 if not connection.can_read(timeout=0):
                     return connection
             except (RedisError, OSError):
                 pass
+            self.lost_connections += 1
             connection.disconnect()
+
+    def _new_connection(self) -> Any:
+        connection = self.redis.connection_pool.make_connection()
+        if self.guard is not None:
+            try:
+                self.guard(connection)
+            except BaseException:
+                connection.disconnect()
+                raise
+        return connection
 
     def now(self) -> int:
         """Redis time in microseconds."""
@@ -167,6 +190,5 @@ class Store:
 
     def close(self) -> None:
         """Close all connections. Calling twice is safe."""
-        while self._idle:
-            self._idle.pop().disconnect()
+        self.forget_connections()
         self.redis.close()

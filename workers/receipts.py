@@ -16,6 +16,7 @@ from postier.ledger.entries import Entry
 from postier.schemas.errors import LedgerUnavailable
 
 _ENOUGH = 1_000_000
+_REPEATED = 1000
 
 
 class ReceiptFile:
@@ -47,6 +48,21 @@ class ReceiptFile:
                 self._size += len(line)
         except OSError:
             return
+
+    @property
+    def size(self) -> int:
+        """How many bytes the file has."""
+        return self._size
+
+    def since(self, offset: int) -> list[Entry]:
+        """The receipts behind an offset, the last thousand at most."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(offset)
+                lines = file.read().splitlines()[-_REPEATED:]
+        except OSError:
+            return []
+        return [tuple(entry) for entry in map(_parse, lines) if entry]
 
     def trim(self, *, settled: Callable[[], bool]) -> None:
         """Start the file anew when it is large and everything in it is settled."""

@@ -1,7 +1,7 @@
 -- Write what became of claimed deliveries; each entry is accepted only from the holder of the fence.
 -- ARGV: number of entries, then per entry: verb, id, fence, then per verb
 --   mark                                    -> 1, 2 superseded meanwhile, 0 stale
---   sent  code, enhanced, words, provider id, microseconds, history or ''
+--   sent  code, enhanced, words, provider id, microseconds, history or '' -> 5 when the ledger does not know it
 --   retry delay (us), spend (0|1), refund (0|1), cause, code, enhanced, words, history
 --                                           without a delay: to the head of its lane; refund: the quota's count returns;
 --                                           4 when it ended as failed: twice `sender_refused`, others were fine between
@@ -72,7 +72,9 @@ function verbs.sent(id, fence)
   local code, enhanced, words, provider_id, took, history =
     ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]
   i = i + 6
-  if r[2] ~= fence then return 0 end
+  if not r[2] then return 5 end
+  -- A lower fence than the proof's: the ledger went back to an older copy of itself, and the proof still holds.
+  if r[2] ~= fence and tonumber(r[2]) >= tonumber(fence) then return 0 end
   if r[1] == 'sent' then return 1 end
   -- Proof of acceptance wins over every doubt that arose meanwhile with the same fence.
   if r[1] == 'unknown' or r[1] == 'expired' or (r[1] == 'failed' and r[3] == 'crashed') then
