@@ -16,6 +16,7 @@ from dramatiq.worker import Worker
 
 from postier.ledger.accounts import configure
 from postier.ledger.claims import Claims
+from postier.ledger.dataset import Dataset
 from postier.ledger.inbox import Inbox
 from postier.ledger.logins import LoginTurns
 from postier.ledger.merged import RegistrySource
@@ -33,6 +34,7 @@ from postier.workers.intake import Intake
 from postier.workers.preflight import check_redis
 from postier.workers.receipts import ReceiptFile, replay_receipts
 from postier.workers.route import Roster
+from postier.workers.vigil import Vigil
 
 _RECONNECT_SECONDS = 1.0
 _REFRESH_SECONDS = 3.0
@@ -59,6 +61,9 @@ class WorkerProcess:
         )  # fmt: skip
         self.receipts_folder = settings.data_dir / "receipts"
         self.receipts = ReceiptFile(self.receipts_folder, self.name)
+        self.dataset = Dataset(self.store, settings.data_dir)
+        self.store.guard = self.dataset.check
+        self.vigil = Vigil(self.store, self.dataset, self.receipts, self.claims.settle)
         sealer = settings.sealer()
         self.source = RegistrySource(settings.registry, self.store)
         self.roster = Roster(
@@ -88,6 +93,7 @@ class WorkerProcess:
         while not stopping.is_set():
             try:
                 check_redis(self.store)
+                self.dataset.beat()
                 self.roster.refresh()
                 self._tell_accounts()
                 self.claims.renew((), ())
@@ -157,6 +163,7 @@ def run(settings: Settings | None = None) -> int:
     if not stopping.is_set():
         process.start()
         while not stopping.wait(_REFRESH_SECONDS):
+            process.vigil.look()
             process.refresh()
             process.receipts.trim(settled=lambda: process.broker.is_idle)
         process.stop()
