@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import heapq
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from postier.ledger.search import Filters, ranks, slices
@@ -58,6 +60,11 @@ class Group:
         return {**shown, "tenants": sorted(self.tenants)}
 
 
+def _scores(filters: Filters) -> tuple[int | str, str]:
+    low = int(filters.since * 1e6) if filters.since is not None else "-inf"
+    return low, f"({int(filters.until * 1e6)}" if filters.until is not None else "+inf"
+
+
 class Groups:
     """Questions to one ledger about what waits for a person. All raise LedgerUnavailable."""
 
@@ -107,8 +114,7 @@ class Groups:
         if filters.text:
             yield from (self._extent_of_text(part, filters) for part in parts)
             return
-        low = int(filters.since * 1e6) if filters.since is not None else "-inf"
-        high = f"({int(filters.until * 1e6)}" if filters.until is not None else "+inf"
+        low, high = _scores(filters)
         for at in range(0, len(parts), _PIPED):
             with translated():
                 pipe = self._store.redis.pipeline(transaction=False)
@@ -154,16 +160,52 @@ class Groups:
     ) -> Iterator[str]:
         """The ids of what fits, group by group, the oldest failure first; read in slices as they are asked for."""
         for part in self.parts(filters, states=states, group=group):
-            first, last = ranks(self._store, part.index, filters.since, filters.until)
-            if newest_first:
+            yield from self._members_of(part, filters, newest_first=newest_first)
+
+    def _members_of(self, part: Part, filters: Filters, *, newest_first: bool) -> Iterator[str]:
+        first, last = ranks(self._store, part.index, filters.since, filters.until)
+        if newest_first:
+            with translated():
+                size = self._store.redis.zcard(self._store.key(part.index))
+            first, last = size - 1 - last, size - 1 - first
+        wanted = Filters(text=filters.text)
+        for found in slices(self._store, part.index, wanted, newest_first=newest_first, first=first, last=last):
+            yield from found.ids
+
+    def newest(self, indexes: Iterable[str], filters: Filters, limit: int) -> list[str]:
+        """The ids that came last into any of these indexes, within the times of `filters`."""
+        low, high = _scores(filters)
+        keys = [self._store.key(index) for index in indexes]
+        found: list[tuple[float, str]] = []
+        for at in range(0, len(keys), _PIPED):
+            with translated():
+                pipe = self._store.redis.pipeline(transaction=False)
+                for key in keys[at : at + _PIPED]:
+                    pipe.zrevrangebyscore(key, high, low, start=0, num=1, withscores=True)
+                heads = [rows[0][1] if rows else 0.0 for rows in pipe.execute()]
+            # What is among the last `limit` of all is in one of the `limit` indexes with the last heads.
+            chosen = heapq.nlargest(limit, zip(heads, keys[at : at + _PIPED], strict=True))
+            for head, key in chosen:
+                if not head or (len(found) >= limit and head < found[-1][0]):
+                    break
                 with translated():
-                    size = self._store.redis.zcard(self._store.key(part.index))
-                first, last = size - 1 - last, size - 1 - first
-            wanted = Filters(text=filters.text)
-            for found in slices(
-                self._store, part.index, wanted, newest_first=newest_first, first=first, last=last
-            ):  # fmt: skip
-                yield from found.ids
+                    rows = self._store.redis.zrevrangebyscore(key, high, low, start=0, num=limit, withscores=True)
+                found.extend((score, item.decode()) for item, score in rows)
+                found = heapq.nlargest(limit, found)
+        return [item for _, item in found]
+
+    def newest_with_text(
+        self, filters: Filters, *, states: Iterable[str], group: str | None, limit: int
+    ) -> list[str]:  # fmt: skip
+        """As `newest`, of those whose reply has the text: looked for in each part, the newest first."""
+        found: list[tuple[float, str]] = []
+        for part in self.parts(filters, states=states, group=group):
+            page = list(islice(self._members_of(part, filters, newest_first=True), limit))
+            with translated():
+                scores = self._store.redis.zmscore(self._store.key(part.index), page) if page else []
+            found.extend((score or 0.0, item) for item, score in zip(page, scores, strict=True))
+            found = heapq.nlargest(limit, found)
+        return [item for _, item in found]
 
     def counts_by_cause(self, since: float) -> dict[str, int]:
         """How many deliveries came to wait for a person since a time, by cause."""

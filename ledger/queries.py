@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -94,10 +94,6 @@ def _read(delivery_id: str, raw: dict[bytes, bytes], history: Iterable[bytes] = 
 def _event(line: bytes) -> dict[str, Any]:
     at, _, text = line.decode("utf-8", "replace").partition(" ")
     return {"at": int(at) / 1e6, **json.loads(text)}
-
-
-def _latest(found: list[Status], limit: int) -> list[Status]:
-    return sorted(found, key=lambda status: status.ended_at or 0.0, reverse=True)[:limit]
 
 
 class Queries:
@@ -197,16 +193,15 @@ class Queries:
         self, filters: Filters, *, states: Iterable[str] | None = None, group: str | None = None, limit: int = 100
     ) -> list[Status]:
         """Up to `limit` deliveries that wait for a person, the latest failure first; times are when they failed."""
-        found: list[Status] = []
-        for state in WAITING_FOR_A_PERSON if states is None else states:
-            parts = Groups(self._store).parts(filters, states=(state,), group=group)
-            for part in parts:  # the newest of each part, of which the newest of all are shown
-                within = replace(filters, account=part.account, kind=part.kind, tenant=part.tenant, cause=part.cause)
-                members = Groups(self._store).members(within, states=(state,), group=part.group, newest_first=True)
-                found.extend(self._of(members, limit))
-                if len(found) > 4 * limit:
-                    found = _latest(found, limit)
-        return _latest(found, limit)
+        groups, asked = Groups(self._store), tuple(WAITING_FOR_A_PERSON if states is None else states)
+        if filters.text:
+            newest = groups.newest_with_text(filters, states=asked, group=group, limit=limit)
+        elif group is None and not filters.of_records:
+            newest = groups.newest((f"ended:{state}" for state in asked), filters, limit)
+        else:
+            parts = groups.parts(filters, states=asked, group=group)
+            newest = groups.newest((part.index for part in parts), filters, limit)
+        return list(self._of(newest, limit))
 
     def ended(
         self, filters: Filters, *, states: Iterable[str], group: str | None = None

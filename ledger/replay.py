@@ -239,11 +239,7 @@ class Replays:
             first += _PAGE
 
     def _rows(self, ids: list[str]) -> dict[str, _Row]:
-        with translated():
-            pipe = self._store.redis.pipeline(transaction=False)
-            for delivery_id in ids:
-                pipe.hmget(self._store.key(f"delivery:{delivery_id}"), *_FIELDS)
-            answers = pipe.execute()
+        answers = self._store.run("facts", (len(_FIELDS), *_FIELDS, *ids))
         found: dict[str, _Row] = {}
         for delivery_id, row in zip(ids, answers, strict=True):
             if row[0] is not None:
