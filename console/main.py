@@ -53,6 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; errors are one line on standard error, never a traceback."""
     from postier.schemas.errors import ConfigurationError, InvalidEvent, LedgerUnavailable
 
+    if not all(map(_is_text, sys.argv[1:] if arguments is None else arguments)):
+        complain("postier: an argument is not UTF-8 text (a file with such a name: give it as standard input)")
+        return USAGE
     try:
         app(args=None if arguments is None else list(arguments), prog_name="postier")
     except SystemExit as end:
@@ -69,6 +72,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return _reader_left()
     return _flushed(OK)
+
+
+def _is_text(argument: str) -> bool:
+    # Octets that are no UTF-8 come as half characters, which nothing behind this line can print, store or look up.
+    return argument.isascii() or not any("\ud800" <= character <= "\udfff" for character in argument)
 
 
 def _flushed(code: int) -> int:
