@@ -6,6 +6,7 @@ from postier.schemas.events.contact_form import ContactForm, Visitor
 from postier.schemas.events.data_change import Change, DataChange, Entity
 from postier.schemas.events.registry import KINDS, kind_named
 from postier.schemas.events.reset_link import ResetLink
+from postier.schemas.events.sender_confirmation import SenderConfirmation
 
 __all__ = [
     "KINDS",
@@ -17,6 +18,7 @@ __all__ = [
     "Event",
     "Recipient",
     "ResetLink",
+    "SenderConfirmation",
     "Visitor",
     "kind_named",
 ]

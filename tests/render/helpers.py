@@ -23,7 +23,7 @@ ACCOUNT = Account(
 RENDERER = Renderer(ACCOUNT)
 CASES = [
     (kind, locale)
-    for kind in ("account_validation", "contact_form", "data_change", "reset_link")
+    for kind in ("account_validation", "contact_form", "data_change", "reset_link", "sender_confirmation")
     for locale in ("en", "fr")
 ]
 MESSAGE_ID = "<d-1.1@school.example>"

@@ -30,7 +30,7 @@ class Ping(Event):
 CLASH = PLUGIN.replace('"ping"', '"reset_link"')
 
 
-def test_the_four_kinds_handle_their_mail_as_designed() -> None:
+def test_every_kind_handles_its_mail_as_designed() -> None:
     handling = {
         kind: (event.priority, event.on_unknown, event.sensitive, event.deadline // timedelta(hours=1))
         for kind, event in KINDS.items()
@@ -40,6 +40,7 @@ def test_the_four_kinds_handle_their_mail_as_designed() -> None:
         "contact_form": ("bulk", "hold", False, 48),
         "data_change": ("bulk", "hold", False, 48),
         "reset_link": ("urgent", "resend", True, 24),
+        "sender_confirmation": ("urgent", "resend", True, 48),
     }
     assert isinstance(KINDS, Mapping)
 
