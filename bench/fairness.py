@@ -81,10 +81,16 @@ def measure(play: Stage, options: argparse.Namespace) -> dict[str, Any]:
     each = options.deliveries // 3
     for number, name in enumerate(LIMITED):
         fill(play, name, each, number * each)
-    time.sleep(2)
-    before, began = play.cpu(), time.monotonic()
-    time.sleep(10)
-    after, waited = play.cpu(), time.monotonic() - began
+    store = Store(play.redis.url)
+    for verb in ("pause", "resume"):
+        for name in LIMITED:
+            store.run("manage", (verb, name, "bench"))
+        if verb == "pause":
+            time.sleep(5)
+            before, began = play.cpu(), time.monotonic()
+            time.sleep(10)
+            after, waited = play.cpu(), time.monotonic() - began
+    store.close()
     busy, publishing = stream(play, options.seconds, options.healthy)
     urgent = {}
     for number in range(20):

@@ -105,8 +105,12 @@ local function fill_in_payloads()
   end
 end
 
+-- Servers that nobody knows yet get half of all threads, until it shows (a second later) which of them hang: those
+-- are replaced by spare ones.
+local UNPROVEN = 1.5 * SECOND
+
 -- A mail that was held by a dying worker travels alone, so that the next crash tells who is to blame.
-local function group(mails, account, rooms, troubled)
+local function group(mails, account, rooms, troubled, fresh)
   local per = math.ceil(#mails / rooms)
   local used = 0
   for _ = 1, rooms do
@@ -126,6 +130,7 @@ local function group(mails, account, rooms, troubled)
     end
     redis.call('ZADD', P .. 'sending:' .. account, TO, conversation)
     if troubled then redis.call('ZADD', P .. 'troubled', TO, conversation) end
+    if fresh then redis.call('ZADD', P .. 'unproven', n2s(NOW + UNPROVEN), conversation) end
     handed[#handed + 1] = members
   end
   return used
@@ -189,6 +194,10 @@ local function free_rooms(account, a)
     if redis.call('ZCARD', P .. 'troubled') >= math.max(1, math.floor(threads / 4)) then
       return nil, NOW + SECOND / 4
     end
+  end
+  if not a.proven and threads > 1 then
+    redis.call('ZREMRANGEBYSCORE', P .. 'unproven', '-inf', NOWS)
+    if redis.call('ZCARD', P .. 'unproven') >= math.floor(threads / 2) then return nil, NOW + SECOND / 4 end
   end
   local busy = P .. 'sending:' .. account
   local slots = cap - redis.call('ZCARD', busy)
@@ -276,7 +285,7 @@ local function serve(account, class, share)
   mails = math.min(mails, recipients, troubled and 1 or rooms * BATCH)
   local taken, extra = take(account, class, mails, size, recipients)
   local used = 0
-  if #taken > 0 then used = group(taken, account, rooms, troubled) end
+  if #taken > 0 then used = group(taken, account, rooms, troubled, not a.proven) end
   put_back(account, class, extra)
   local people = 0
   for i = #taken, 1, -1 do

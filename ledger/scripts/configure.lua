@@ -24,7 +24,7 @@ for _ = 1, tonumber(ARGV[3]) do
   if not before[2] then
     redis.call('HSET', key, 'state', 'ready')
   elseif now[1] and before[1] and now[1] ~= before[1] then
-    redis.call('HDEL', key, 'proven')
+    redis.call('HDEL', key, 'proven', 'told')
     changed[#changed + 1] = name
     if before[2] == 'needs_login' or (before[2] == 'parked' and before[3] ~= 'unreachable') then make_ready(name, true) end
   end

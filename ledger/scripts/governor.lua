@@ -29,10 +29,12 @@ end
 -- Random enough for jitter: the microseconds of now.
 local function jitter(share) return 1 - share + 2 * share * (NOW % 1000) / 1000 end
 
+-- Answers whether this is news: a probe that found the same again is none.
 local function set_state(account, state, cause, words, lasts)
   local key = account_key(account)
+  local news = redis.call('HGET', key, 'told') ~= cause
   local till = lasts > 0 and n2s(NOW + lasts) or '0'
-  redis.call('HSET', key, 'state', state, 'reason', cause, 'words', words, 'since', NOWS, 'until', till)
+  redis.call('HSET', key, 'state', state, 'reason', cause, 'words', words, 'since', NOWS, 'until', till, 'told', cause)
   redis.call('HDEL', key, 'proven', 'probe', 'stalled')
   if lasts > 0 then
     redis.call('ZADD', P .. 'parked', till, account)
@@ -40,6 +42,7 @@ local function set_state(account, state, cause, words, lasts)
     redis.call('ZREM', P .. 'parked', account)
   end
   make_all_due(account) -- claim looks once more: its mail may overflow
+  return news
 end
 
 local function make_ready(account, probe)
@@ -49,7 +52,7 @@ local function make_ready(account, probe)
   if probe then
     redis.call('HSET', key, 'probe', 1)
   else
-    redis.call('HDEL', key, 'probe', 'opened', 'factor', 'factor_at')
+    redis.call('HDEL', key, 'probe', 'opened', 'factor', 'factor_at', 'told')
   end
   redis.call('ZREM', P .. 'parked', account)
   make_all_due(account)
@@ -73,12 +76,12 @@ local function went_well(account)
   local key = account_key(account)
   local a = redis.call('HMGET', key, 'trouble', 'opened', 'probe', 'seen_bad')
   redis.call('HSET', key, 'proven', 1, 'well_at', NOWS)
-  if a[1] or a[2] or a[3] then redis.call('HDEL', key, 'trouble', 'opened', 'probe') end
+  if a[1] or a[2] or a[3] then redis.call('HDEL', key, 'trouble', 'opened', 'probe', 'told') end
   if a[4] then redis.call('HINCRBY', key, 'seen_ok', 1) end
   return a[3]
 end
 
--- No conversation came about. Answers whether the breaker opened just now.
+-- No conversation came about. Answers whether the breaker opened, and that is news.
 local function went_badly(account, words)
   local key = account_key(account)
   local a = read_account(account)
@@ -93,8 +96,7 @@ local function went_badly(account, words)
   if not (a.probe or row >= ROW or (all >= SHARE_OF and bad * 2 >= all)) then return false end
   local opened = redis.call('HINCRBY', key, 'opened', 1)
   local lasts = math.min(LONGEST_OPEN, FIRST_OPEN * 2 ^ math.min(opened - 1, 10)) * jitter(0.2)
-  set_state(account, 'parked', 'unreachable', words, math.floor(lasts))
-  return true
+  return set_state(account, 'parked', 'unreachable', words, math.floor(lasts))
 end
 
 -- Quotas: counted windows whose next end workers write down (days have time zones); a missed one starts anew here.

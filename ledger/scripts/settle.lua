@@ -9,7 +9,7 @@
 --   back  refund (0|1)                      unstarted: to the head of its lane, permit and attempt returned
 --   free  (id: conversation, fence: account) verdict (good|bad|none), words -> 2 when the account parked just now, 3 when
 --                                           it proved well again; the conversation is over
---   park  (id: account, fence: state) until (us from now, 0: a person), cause, words -> 1 parked just now, 0 was not ready
+--   park  (id: account, fence: state) until (us from now, 0: a person), cause, words -> 1 parked just now, 0 that is no news
 --   slow  (id: account, fence: '') hold (us) -> 1 slowed just now, 0 was slow already
 --   split (id: account, fence: '') recipients of the refused mail: fewer from now on
 --   stall (id: account, fence: '')          a conversation hangs: begin no other for a while
@@ -173,6 +173,7 @@ function verbs.free(conversation, account)
   local verdict, words = ARGV[i], ARGV[i + 1]
   i = i + 2
   redis.call('ZREM', P .. 'troubled', conversation)
+  redis.call('ZREM', P .. 'unproven', conversation)
   local answer = 1
   if redis.call('ZREM', P .. 'sending:' .. account, conversation) == 1 then
     if verdict == 'good' and went_well(account) then answer = 3 end
@@ -186,8 +187,7 @@ function verbs.park(account, state)
   local lasts, cause, words = tonumber(ARGV[i]), ARGV[i + 1], ARGV[i + 2]
   i = i + 3
   if redis.call('HGET', account_key(account), 'state') ~= 'ready' then return 0 end
-  set_state(account, state, cause, words, lasts)
-  return 1
+  return set_state(account, state, cause, words, lasts) and 1 or 0
 end
 
 function verbs.slow(account)

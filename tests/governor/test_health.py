@@ -52,7 +52,7 @@ def test_a_bad_probe_doubles_the_wait_up_to_five_minutes_with_jitter(make_govern
         waits.append((until - ledger.now) / 1e6)
         ledger.now = until
         ledger.advance(0.000_137 * (step + 1))
-        assert bad(worker, one(worker)) == PARKED
+        assert bad(worker, one(worker)) == 1, "no news"
     for wait, usual in zip(waits, [15, 30, 60, 120, 240, 300, 300, 300], strict=True):
         assert 0.8 * usual <= wait <= 1.2 * usual
     assert len({round(wait / usual, 3) for wait, usual in zip(waits, [15, 30, 60, 120, 240, 300, 300, 300],
@@ -146,7 +146,7 @@ def test_a_slowed_account_keeps_to_its_share_and_to_retry_after(make_governor: M
     ledger.publish_many(300, "main")
     worker = ledger.worker()
     worker.settle([slow("main", seconds=20)])
-    wait, handed = worker.claim(8, 16)
+    _wait, handed = worker.claim(8, 16)
     assert handed == []
     ledger.advance(19.9)
     assert worker.claim(8, 16)[1] == []
@@ -237,3 +237,18 @@ def test_a_login_waits_for_its_turn_and_a_refused_one_is_tried_three_times_an_ho
     assert LoginTurns(ledger.store, "main", "newer").begin("x0")[0] == "go"
     Management(ledger.store, "ops").pause("main")
     assert LoginTurns(ledger.store, "main", "newer").begin("x1")[0] == "stands"
+
+
+def test_servers_that_nobody_knows_yet_get_half_of_all_threads_at_most(make_governor: MakeGovernor) -> None:
+    ledger = make_governor(**{f"new{number}": {} for number in range(20)}, known={})
+    for number in range(20):
+        ledger.store.redis.hdel(ledger.store.key(f"account:new{number}"), "proven")
+        ledger.publish_many(5, f"new{number}")
+    worker = Claims(ledger.store, "w1", lease=10, crash_limit=3, keep_sent=60, threads=16)
+    worker.renew((), ())
+    handed = worker.claim(16, 4)[1]
+    assert len({conversation.account for conversation in handed}) == len(handed) == 8
+    ledger.publish_many(1, "known")
+    assert [conversation.account for conversation in worker.claim(8, 4)[1]] == ["known"]
+    ledger.advance(2)
+    assert len(worker.claim(16, 4)[1]) == 8

@@ -107,12 +107,12 @@ def test_a_password_rotated_while_mail_flows_costs_two_tries_one_notice_and_no_m
 
     script = polite(extensions=AUTH, AUTH=door, DOT=slowly)
     with ScriptedServer(script) as server:
-        account = login(server.port, secret, limits={"max_connections": 8, "per_second": 60})
+        account = login(server.port, secret, limits={"max_connections": 8, "per_second": 80})
         account["options"] |= {"max_mails_per_session": 5}  # so that new logins are always wanted
         house = make_house(main=account)
         for _ in range(2):
             house.start_worker()
-        ids = house.publish(*(reset_link() for _ in range(240)))
+        ids = house.publish(*(reset_link() for _ in range(160)))
         for _ in range(60):
             assert taken.acquire(timeout=10)
         door.password = "new"
@@ -121,7 +121,7 @@ def test_a_password_rotated_while_mail_flows_costs_two_tries_one_notice_and_no_m
         assert 1 <= len(door.refused) <= 3
         assert state(house) == "parked"
         secret.write_text("new")
-        assert house.wait_for_the_end(ids, 20) == {"sent": 240}
+        assert house.wait_for_the_end(ids, 20) == {"sent": 160}
         assert copies(server) == dict.fromkeys(ids, 1)
         assert 1 <= len(door.refused) <= 3
         assert len(notices(house, "account.parked")) == 1
@@ -180,7 +180,9 @@ def _resumed(house: House, ids: list[str]) -> bool:
 
 
 def test_421_and_429_like_replies_slow_the_account_and_spend_no_attempt(make_house: MakeHouse) -> None:
-    replies = iter(["421 4.7.0 Try again later", "451 4.7.500 Server busy, slow down", "432 4.3.2 Too many connections"])
+    replies = iter(
+        ["421 4.7.0 Try again later", "451 4.7.500 Server busy, slow down", "432 4.3.2 Too many connections"]
+    )
 
     def tired(peer: Peer, line: str) -> str:
         return next(replies, "250 2.1.0 Ok")
