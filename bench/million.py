@@ -1,10 +1,10 @@
 """How long do the commands of the person on call take on a full ledger, and how much memory do they need?
 
-    python bench/million.py [--records 1000000] [--failed 0.6] [--accounts 20] [--json]
+    python bench/million.py [--records 1000000] [--failed 0.6] [--accounts 20] [--thorough] [--json]
 
 Writes so many ended deliveries with the ledger's own script functions (not through publish and workers, which would
 take an hour), then runs each command in a process of its own, as a person does, and measures its wall time, the CPU it
-used, and its largest memory. The start of Python and the imports are in the times; `kinds` is the command that reads nothing, for comparison.
+used, and its largest memory. The start of Python and the imports are in the times: `kinds` reads nothing, to compare.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ for i = 1, #ARGV, 10 do
   redis.call('HSET', P .. 'delivery:' .. id, 'state', state, 'fence', 1, 'attempt', 1, 'event', event, 'tenant',
     'school', 'kind', kind, 'version', 1, 'account', account, 'class', 'b', 'on_unknown', 'hold', 'accepted_at', at,
     'ended_at', at, 'deadline', at + 172800000000, 'recipient', 's***@e***', 'rkey', ARGV[i + 9], 'message_id',
-    '<' .. id .. '@example.org>', 'key', 'school:' .. event, 'code', ARGV[i + 6], 'enhanced', ARGV[i + 7], 'words', ARGV[i + 8])
+    '<' .. id .. '@example.org>', 'key', 'school:' .. event, 'code', ARGV[i + 6], 'enhanced', ARGV[i + 7], 'words',
+    ARGV[i + 8])
   if state ~= 'sent' then
     redis.call('HSET', P .. 'delivery:' .. id, 'cause', cause)
     redis.call('SET', P .. 'payload:' .. id, string.rep('x', 300))
@@ -99,8 +100,11 @@ def timed(arguments: list[str], environment: dict[str, str]) -> dict[str, Any]:
     seconds = time.monotonic() - start
     lines = done.stdout.splitlines()
     *_, cpu, memory = done.stderr.split()
-    return {"command": " ".join(arguments), "seconds": round(seconds, 2), "cpu": round(float(cpu), 2), "MB": round(int(memory) / 1024), "lines": len(lines),
-            "code": done.returncode, "first": lines[0] if lines else done.stderr[-300:]}  # fmt: skip
+    return {
+        "command": " ".join(arguments), "seconds": round(seconds, 2), "cpu": round(float(cpu), 2),
+        "MB": round(int(memory) / 1024), "lines": len(lines), "code": done.returncode,
+        "first": lines[0] if lines else done.stderr[-300:],
+    }  # fmt: skip
 
 
 def main() -> None:
@@ -158,9 +162,8 @@ def measure(options: argparse.Namespace, server: EmbeddedServer, folder: Path) -
         return
     print(f"{options.records} records loaded in {loaded:.0f} s; Redis uses {used:.0f} MB")
     for row in rows:
-        print(
-            f"{row['seconds']:7.2f} s {row['cpu']:6.2f} s CPU {row['MB']:5} MB  exit {row['code']}  {row['lines']:6} lines  {row['command']}"
-        )
+        spent = f"{row['seconds']:7.2f} s {row['cpu']:6.2f} s CPU {row['MB']:5} MB"
+        print(f"{spent}  exit {row['code']}  {row['lines']:6} lines  {row['command']}")
     print(f"(this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB)")
 
 

@@ -37,7 +37,7 @@ local function missed_slot(replay, account, interval, due)
   local key = P .. 'replay:' .. replay
   local a = redis.call('HMGET', account_key(account), 'state', 'fallback')
   local stands = a[1] ~= 'ready' and not a[2]
-  if not stands and NOW - due < math.max(interval, SECOND) then return nil end
+  if not stands and NOW - due < math.max(interval, SECOND / 4) then return nil end
   local slot = math.max(number(redis.call('HGET', key, 'next')), stands and NOW + SECOND or NOW)
   redis.call('HSET', key, 'next', n2s(slot + interval))
   return slot > NOW and slot or nil
