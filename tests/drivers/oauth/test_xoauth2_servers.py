@@ -15,6 +15,7 @@ from postier.drivers.testing import sample_email
 from postier.schemas.errors import (
     AuthenticationFailed,
     DeliveryError,
+    QuotaExhausted,
     RateLimited,
     SenderRefused,
     TemporaryError,
@@ -41,6 +42,7 @@ def server(
 
 
 def driver_for(microsoft: Microsoft, port: int, **options: Any) -> MicrosoftDriver:
+    options = {"timeout_ms": 15_000} | options  # Dovecot waits two seconds before it refuses a login
     return microsoft.driver(mode="smtp", smtp_host="localhost", smtp_port=port, graph_url=None, **options)
 
 
@@ -159,7 +161,7 @@ AT_MAIL = [
     ("MAIL", "550 5.7.60 SMTP; Client does not have permissions to send as this sender", SenderRefused),
     ("DOT", "432 4.3.2 STOREDRV.ClientSubmit; sender thread limit exceeded", RateLimited),
     ("DOT", "432 4.3.2 Concurrent connections limit exceeded [STOREDRV]", RateLimited),
-    ("DOT", "554 5.2.0 STOREDRV.Submission.Exception:SubmissionQuotaExceededException; quota exceeded", RateLimited),
+    ("DOT", "554 5.2.0 STOREDRV.Submission.Exception:SubmissionQuotaExceededException; quota exceeded", QuotaExhausted),
     ("DOT", "554 5.2.2 STOREDRV.Submission.Exception:QuotaExceededException.MapiExceptionQuotaExceeded", SenderRefused),
     ("MAIL", "451 4.7.0 Temporary server error. Please try again later. PRX4", TemporaryError),
     ("MAIL", "451 4.7.500 Server busy. Please try again later", RateLimited),
