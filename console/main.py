@@ -20,6 +20,7 @@ from postier.console import (
     records,
     replay,
     runbook,
+    senders,
     status,
     tenants,
     top,
@@ -47,6 +48,7 @@ app.add_typer(unknown.app, name="unknown")
 app.add_typer(audit.app, name="audit")
 app.add_typer(accounts.app, name="accounts")
 app.add_typer(tenants.app, name="tenants")
+app.add_typer(senders.app, name="senders")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -130,12 +130,17 @@ class Roster:
         self._ways: dict[str, Way] = {}
         self._problems: dict[str, str] = {}
         self._sending: dict[str, Account] = {}
+        self._unseen = False
         self.registry = Registry()
         self.credentials: dict[str, str] = {}
         self._load(source())
 
     def refresh(self) -> bool:
         """Look at accounts and secrets again; True when something changed. What cannot be read stays as it was."""
+        unseen, self._unseen = self._unseen, False
+        return self._look_again() or unseen
+
+    def _look_again(self) -> bool:
         try:
             return self._load(self._source())
         except ConfigurationError as error:
@@ -187,6 +192,8 @@ class Roster:
         found = self._ways.get(name)
         if found is not None:
             return found
+        if name not in self._sending and self._look_again():
+            self._unseen = True  # a new account's first mail is faster than the next refresh
         with self._lock:
             account = self._sending.get(name)
             if account is None:
