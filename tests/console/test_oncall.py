@@ -1,6 +1,12 @@
 """The commands of the person on call: groups, previews, paces, verdicts, corrections, removal, and who did it."""
 
+import contextlib
 import json
+import os
+import pty
+import select
+import signal
+import sys
 import time
 from pathlib import Path
 
@@ -12,7 +18,7 @@ from postier.ledger.entries import Reply, end, free, history, mark
 from postier.ledger.queries import Queries
 from postier.ledger.store import Store
 from postier.settings.config import read_registry
-from tests.console.helpers import Run, end_all, publish, reset_link
+from tests.console.helpers import Run, end_all, publish, reset_link, wait_until
 
 
 def fail_many(postier: Run, store: Store, tmp_path: Path, count: int, **envelope: object) -> list[str]:
@@ -244,3 +250,32 @@ def test_the_timeline_is_complete_the_newest_first(postier: Run, store: Store, t
     assert "replayed account spare by ann" in postier("status", one).out
     for name in (status["message_id"], status["event"]):
         assert postier("status", name, "--json").lines[0]["id"] == one
+
+
+def test_a_key_in_the_live_view_pauses_the_account_and_another_resumes_it(
+    store: Store, environment: dict[str, str]
+) -> None:
+    command = [sys.executable, "-m", "postier.console", "top", "--every", "0.2"]
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execve(sys.executable, command, {**os.environ, **environment, "TERM": "xterm", "LINES": "30"})
+    seen = b""
+
+    def office() -> bytes:
+        nonlocal seen
+        while select.select([terminal], [], [], 0.05)[0]:
+            seen += os.read(terminal, 65_536)
+        return bytes(store.redis.hget(store.key("account:office"), "state"))
+
+    try:
+        wait_until(lambda: office() and b"office" in seen and b"q end" in seen, 20)
+        os.write(terminal, b"p")
+        wait_until(lambda: office() == b"paused")
+        os.write(terminal, b"r")
+        wait_until(lambda: office() == b"ready")
+        os.write(terminal, b"q")
+        assert os.waitpid(child, 0)[1] == 0
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+        os.close(terminal)
