@@ -87,7 +87,7 @@ class Groups:
             and filters.account in (None, part.account)
             and filters.kind in (None, part.kind)
             and filters.tenant in (None, part.tenant)
-            and filters.cause in (None, part.cause)
+            and filters.cause in (None, part.cause or part.state)
         ]
 
     def find(

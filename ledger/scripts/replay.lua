@@ -28,7 +28,7 @@ local function start(id, r, due, deadline, who, interval, account)
   redis.call('HSET', record, 'state', 'waiting', 'attempt', 0, 'deadline', deadline, 'replay', ARGV[2])
   redis.call('HINCRBY', record, 'fence', 1)
   redis.call('HINCRBY', record, 'replays', 1)
-  redis.call('HDEL', record, 'crashes', 'ended_at', 'due', 'deferred', 'superseded', 'via', 'pace')
+  redis.call('HDEL', record, 'crashes', 'ended_at', 'due', 'deferred', 'via', 'pace')
   if account ~= '' then redis.call('HSET', record, 'account', account) end
   redis.call('ZADD', P .. 'deadline', deadline, id)
   local moved = account ~= '' and account ~= r[2] and account or nil

@@ -50,6 +50,14 @@ def test_failures_are_grouped_by_cause_account_and_kind_with_first_and_last(ledg
     assert (largest.code, largest.enhanced, largest.words) == (550, "5.1.1", "no such user here")
 
 
+def test_what_ran_out_of_time_without_an_attempt_is_of_the_class_expired(ledger: Ledger) -> None:
+    ledger.publish(reset_link())
+    ledger.advance(3601)
+    ledger.worker().claim(8, 16)
+
+    assert counted(ledger, cause="expired") == {("expired", "", "main", "reset_link"): 1}
+
+
 def test_a_group_shrinks_with_every_replay_and_discard_and_goes_with_the_last(ledger: Ledger) -> None:
     ledger.publish_many(3, "main")
     first, second, third = end_claimed(ledger.worker())

@@ -9,9 +9,9 @@ import pytest
 
 from postier.ledger.audit import Audit
 from postier.ledger.claims import Claims
-from postier.ledger.entries import Claimed
+from postier.ledger.entries import SUPERSEDED, Claimed, mark
 from postier.ledger.replay import How, Replays
-from tests.ledger.kit import Ledger, contact_form, finish, later, ok, over, reset_link, take
+from tests.ledger.kit import Ledger, contact_form, finish, later, ok, over, reset_link, somebody, take
 from tests.oncall.conftest import MakeLedger
 from tests.oncall.kit import end_claimed, replay
 
@@ -220,3 +220,16 @@ def test_an_expired_link_is_skipped_though_its_kind_would_have_time(ledger: Ledg
     assert replay(ledger, [one], at=ledger.now / 1e6 + 10) == {one: "over"}
     assert replay(ledger, [one]) == {one: "done"}
     assert ledger.status(one).facts["deadline"] - ledger.now / 1e6 < 2
+
+
+def test_what_was_superseded_while_it_was_sent_is_not_sent_by_a_replay(ledger: Ledger) -> None:
+    worker, person = ledger.worker(), somebody()
+    (old,) = ledger.publish(reset_link(person)).deliveries
+    (held,) = take(worker)
+    ledger.publish(reset_link(person, token="newer"))
+    worker.settle([over(held)])
+    assert replay(ledger, [old]) == {old: "done"}
+
+    again = next(one for one in take(worker) if one.id == old)
+
+    assert worker.settle([mark(again)]) == [SUPERSEDED]
