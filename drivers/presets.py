@@ -74,7 +74,7 @@ class Preset:
         """What its user has to give, by the names of options."""
         region = ("region",) if self.needs_region else ()
         name = () if self.fixed_username or self.password_is_username else ("username",)
-        return (*region, *name, "a token source" if self.auth_kinds == ("oauth2",) else "password")
+        return (*region, *name, "OAuth2 (driver microsoft)" if self.auth_kinds == ("oauth2",) else "password")
 
     def auth(self, *, has_tokens: bool) -> Auth:
         """The login rule: XOAUTH2 where nothing else is taken or a token source is there for it."""

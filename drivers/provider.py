@@ -125,6 +125,10 @@ class ProviderDriver(Driver[ProviderOptions]):
     def __init__(self, options: ProviderOptions, *, sender: Mailbox, ports: Ports | None = None) -> None:
         super().__init__(options, sender=sender, ports=ports)
         smtp = options.smtp_options(has_tokens=self.ports.tokens is not None and options.password is None)
+        if smtp.auth == "xoauth2" and options.password is None and self.ports.tokens is None:
+            raise ConfigurationError(
+                f"preset: {options.preset} takes OAuth2 alone: use the driver microsoft, which fetches its tokens"
+            )
         self._smtp = SmtpDriver(smtp, sender=sender, ports=self.ports)
 
     def send(self, email: Email) -> Receipt:
