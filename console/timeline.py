@@ -32,7 +32,7 @@ def timeline(status: Status, drivers: Mapping[str, str]) -> list[dict[str, Any]]
     for step in steps:
         if step["what"] in _ATTEMPTS and step.get("account") in drivers:
             step["driver"] = drivers[step["account"]]
-    return sorted(steps, key=lambda step: float(step.get("at") or 0), reverse=True)
+    return sorted(steps, key=lambda step: float(step.get("at") or 0))[::-1]
 
 
 def _first_account(status: Status) -> str:
