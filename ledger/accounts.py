@@ -94,13 +94,6 @@ def configure(
     return changed
 
 
-def account_state(store: Store, name: str) -> str:
-    """The account's state: ready, parked, paused, needs_login; empty when the ledger does not know it."""
-    with translated():
-        state = store.redis.hget(store.key(f"account:{name}"), "state")
-    return state.decode() if state else ""
-
-
 def public_text(registry: Registry) -> str:
     """The registry as JSON without any driver options: what publishers may know."""
     return registry.model_dump_json(exclude={"accounts": {"__all__": {"options"}}})
