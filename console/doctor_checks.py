@@ -25,7 +25,7 @@ Level = Literal["ok", "warn", "fail"]
 _SKEW_WARN, _SKEW_FAIL = 2.0, 30.0
 _WORKERS_SEEN = 5.0
 _STILL = ("parked", "paused", "needs_login")
-_FULL = 0.98
+_FULL = 0.95
 _BUSY = 0.75  # share of maxmemory at which publish answers busy
 
 

@@ -42,7 +42,7 @@ class Settings(BaseSettings):
     processes: int = Field(default=2, ge=1, le=64)
     threads: int = Field(default=8, ge=1, le=512)
     drain_seconds: float = Field(default=25.0, ge=1, le=600)
-    redis_timeout: float = Field(default=5.0, gt=0)
+    redis_timeout: float = Field(default=4.0, gt=0)
     egress_allow: str = ""
     public_url: str = Field(default="", pattern=r"^(https://[^\s\"'<>?#]+)?$")
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import re
-import sys
 from collections.abc import MutableMapping
 from typing import Any, Literal
 
 import structlog
 
+from postier.settings.log_stream import LogStream, standard_error
 from postier.settings.secrets import is_secret_name
 
 _ADDRESS = re.compile(r"([A-Za-z0-9_.+-])[A-Za-z0-9_.+'-]{0,63}@([A-Za-z0-9-])[A-Za-z0-9.-]{0,253}")
@@ -41,12 +41,17 @@ class _RedactingFilter(logging.Filter):
 
 
 def configure_logging(level: str = "info", form: Literal["console", "json"] = "json") -> None:
-    """Send all logs to standard error, once. Calling again replaces the set-up."""
+    """Send all logs to standard error, once. Calling again replaces the set-up.
+
+    What standard error does not take (a full disk or pipe, closed) is counted, see `lost_lines`, and sending goes on.
+    """
+    global _stream
+    stream = _stream = standard_error()
     number = logging.getLevelNamesMapping()[level.upper()]
     renderer = (
         structlog.processors.JSONRenderer()
         if form == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        else structlog.dev.ConsoleRenderer(colors=stream.isatty())
     )
     structlog.configure(
         processors=[
@@ -57,15 +62,21 @@ def configure_logging(level: str = "info", form: Literal["console", "json"] = "j
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stream)
     handler.addFilter(_RedactingFilter())
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler], force=True)
 
 
+def lost_lines() -> int:
+    """How many log lines of this process nobody got."""
+    return _stream.lost if _stream is not None else 0
+
+
+_stream: LogStream | None = None
 _LOGGER: Any = structlog.get_logger()
 
 

@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from postier.ledger.dataset import Dataset
 from postier.ledger.entries import FORGOTTEN, Entry
 from postier.ledger.health import server_facts
-from postier.ledger.store import Store
+from postier.ledger.store import Store, translated
 from postier.schemas.errors import LedgerUnavailable
-from postier.settings.logs import log
+from postier.settings.logs import log, lost_lines
 from postier.workers.receipts import ReceiptFile
 
-_FULL = 0.98  # share of maxmemory
+_FULL = 0.95  # share of maxmemory; what commands need for themselves comes on top
 _LOOKS_BACK = 120.0  # seconds of receipts that are told again after a lost connection
 
 
@@ -22,9 +22,12 @@ class Vigil:
     """Asked every few seconds by the process' main thread. `look` never raises."""
 
     def __init__(
-        self, store: Store, dataset: Dataset, receipts: ReceiptFile, settle: Callable[[Sequence[Entry]], Sequence[int]]
-    ) -> None:
+        self, store: Store, dataset: Dataset, receipts: ReceiptFile, settle: Callable[[Sequence[Entry]], Sequence[int]],
+        *, worker: str,
+    ) -> None:  # fmt: skip
         self._store, self._dataset, self._receipts, self._settle = store, dataset, receipts, settle
+        self._worker = worker
+        self._lost_lines = 0
         self._lost = store.lost_connections
         self._marks: deque[tuple[float, int]] = deque(((time.monotonic(), 0),))
         self._trouble = ""
@@ -35,6 +38,7 @@ class Vigil:
             self._tell_trouble()
             self._dataset.beat()
             self._repeat_receipts()
+            self._count_lost_lines()
         except LedgerUnavailable as error:
             log().warning("ledger.unavailable", reason=str(error))
 
@@ -71,3 +75,13 @@ class Vigil:
                 log().error("ledger.went_back", forgotten=forgotten, means="mails were sent that the ledger forgot")
             self._lost = lost
         self._marks.append((now, size))
+
+    def _count_lost_lines(self) -> None:
+        """Where logs cannot say it, the ledger does."""
+        lost = lost_lines()
+        if lost != self._lost_lines:
+            with translated():
+                self._store.redis.hset(self._store.key(f"worker:{self._worker}"), "log_lost", lost)
+            self._lost_lines = lost
+            log().warning("log.lost", lines=lost)
+            self._lost_lines = lost_lines()
