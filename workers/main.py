@@ -63,7 +63,7 @@ class WorkerProcess:
         self.receipts = ReceiptFile(self.receipts_folder, self.name)
         self.dataset = Dataset(self.store, settings.data_dir)
         self.store.guard = self.dataset.check
-        self.vigil = Vigil(self.store, self.dataset, self.receipts, self.claims.settle)
+        self.vigil = Vigil(self.store, self.dataset, self.receipts, self.claims.settle, worker=self.name)
         sealer = settings.sealer()
         self.source = RegistrySource(settings.registry, self.store)
         self.roster = Roster(
@@ -173,5 +173,4 @@ def run(settings: Settings | None = None) -> int:
 if __name__ == "__main__":
     # A hanging conversation must not keep the process: its lease tells what happened.
     code = run()
-    sys.stderr.flush()
     os._exit(code)
