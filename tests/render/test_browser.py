@@ -72,6 +72,8 @@ def hostile(kind):
             return example(kind, recipient=person, action_url=link, code=text[:64])
         case "reset_link":
             return example(kind, recipient=person, action_url=link, code="8" * 64, device=text)
+        case "sender_confirmation":
+            return example(kind, recipient=person, action_url=link, sender_name=text[:128])
         case "contact_form":
             address = "v" * 64 + "@" + "example." * 20 + "com"
             visitor = Visitor(name=text[:128], address=address)

@@ -13,6 +13,7 @@ LISTS = ["List-Id", "List-Unsubscribe", "List-Unsubscribe-Post"]
 WANTED = {
     "account_validation": [*ALWAYS, *MACHINE],
     "reset_link": [*ALWAYS, *MACHINE],
+    "sender_confirmation": [*ALWAYS, *MACHINE],
     "data_change": [*ALWAYS, *MACHINE, *LISTS],
     "contact_form": [*ALWAYS, "X-Auto-Response-Suppress", "Reply-To"],
 }
