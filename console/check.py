@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
 from postier.console.output import safe, say, say_json, span
 from postier.drivers.base import CheckStep, Driver
 from postier.schemas.account import Account
+from postier.schemas.errors import PostierError
+from postier.settings.logs import where
 
 
 class Failed(Exception):
@@ -19,12 +22,21 @@ def check_driver(driver: Driver[Any], account: Account, recipient: str | None, *
     try:
         if not json_output:
             say(f"account {safe(account.name)} ({safe(account.driver)})")
-        for step in driver.check(test_recipient=recipient):
+        for step in _steps(driver, recipient):
             show_step(account.name, step, json_output=json_output)
             if not step.ok:
                 raise Failed
     finally:
         driver.close()
+
+
+def _steps(driver: Driver[Any], recipient: str | None) -> Iterator[CheckStep]:
+    try:
+        yield from driver.check(test_recipient=recipient)
+    except PostierError:
+        raise
+    except Exception as error:  # a driver of somebody else's; its words may hold a secret
+        yield CheckStep("options", False, 0.0, f"the driver failed: {where(error)}", "Tell the author of the driver.")
 
 
 def show_step(name: str, step: CheckStep, *, json_output: bool) -> None:

@@ -73,6 +73,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return _reader_left()
+    except Exception as error:
+        from postier.settings.logs import where
+
+        # Its words and a traceback's could hold what must not stand on a screen or in a log.
+        complain(f"postier: this should not happen, please report it: {safe(where(error))}")
+        return NEGATIVE
     return _flushed(OK)
 
 

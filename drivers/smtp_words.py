@@ -27,24 +27,29 @@ _QUOTA_PROBE = 3600.0  # seconds: windows slide or end at an hour that no reply 
 _LONGEST_WAIT = 86_400.0  # seconds: a server that asks for more is asked again tomorrow
 
 _ADDRESS = re.compile(r"([^\s<>@\"'(),:;=\[\]])[^\s<>@\"'(),:;=\[\]]*@([\w\[])[\w.:\[\]-]*")
+_LINK = re.compile(r"(\bhttps?://[^/\s?#<>\"']{1,253})[/?#][^\s\"'<>]*", re.IGNORECASE)
 _UNIT = r"(?:s\b|secs?\b|seconds?|m\b|mins?\b|minutes?|h\b|hrs?\b|hours?)"
 _WAIT = re.compile(
     rf"(?:(?:in|after|for|wait|another|least)\s+|delay[=: ]\s*|retry[-_ ]?after[=: ]\s*)(\d{{1,6}})\s*({_UNIT})?",
     re.IGNORECASE,
 )
 # A 5xx that speaks of these means pace, not a spent allowance.
-_SOON = re.compile(r"per (?:second|minute)|too (?:fast|quickly|frequent)|connections?|concurren|slow(?:ing)? down", re.I)
+_SOON = re.compile(
+    r"per (?:second|minute)|too (?:fast|quickly|frequent)|connections?|concurren|slow(?:ing)? down", re.I
+)
 _CROWDED = re.compile(
     r"too many (?:recipients|rcpts?)|recipients? limit|maximum (?:number of )?recipients", re.IGNORECASE
 )
 
 
 def safe_words(text: str, secrets: Sequence[str] = ()) -> str:
-    """The server's words as people may see them: one line of 300 characters, addresses masked, secrets and control
-    characters gone."""
+    """The server's words as people may see them: one line of 300 characters, addresses masked, links cut behind their
+    host (a filter may quote the one that lets people in), secrets and control characters gone."""
     for secret in secrets:
         if secret in text:
             text = text.replace(secret, "***")
+    if "://" in text:
+        text = _LINK.sub(r"\1/…", text[: 8 * MAX_WORDS])
     if "@" in text:
         text = _ADDRESS.sub(r"\1***@\2***", text[: 4 * MAX_WORDS])
     if "\n" in text:

@@ -28,7 +28,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="POSTIER_", extra="ignore", frozen=True)
 
-    redis_url: str = "redis://127.0.0.1:6379/0"
+    redis_url: str = Field(default="redis://127.0.0.1:6379/0", repr=False)  # it may hold a password
     namespace: str = Field(default="postier", pattern=r"^[A-Za-z0-9_.-]{1,40}$")
     accounts_file: Path | None = None
     seal_keys: SecretStr = SecretStr("")

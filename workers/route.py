@@ -21,7 +21,7 @@ from postier.ledger.logins import Turns
 from postier.ledger.merged import Confirmed
 from postier.schemas.account import Account, Limits, Registry
 from postier.schemas.email import Mailbox
-from postier.schemas.errors import ConfigurationError, RenderError, SenderRefused
+from postier.schemas.errors import ConfigurationError, PostierError, RenderError, SenderRefused
 from postier.schemas.events import KINDS, Recipient
 from postier.settings.config import describe_first
 from postier.settings.logs import log
@@ -94,7 +94,12 @@ def build_driver(
         token_store=token_store,
         logins=LoginGate(logins or AnyTime()).attempt,
     )
-    return driver(checked, sender=Mailbox(account.sender.address, account.sender.name), ports=ports)
+    try:
+        return driver(checked, sender=Mailbox(account.sender.address, account.sender.name), ports=ports)
+    except PostierError:
+        raise
+    except Exception as error:  # a driver of somebody else's; its words may hold a secret
+        raise ConfigurationError(f"accounts.{account.name}.driver: cannot be made: {type(error).__name__}") from None
 
 
 class Roster:

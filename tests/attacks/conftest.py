@@ -9,6 +9,9 @@ import pytest
 
 from postier.ledger.embedded import EmbeddedServer
 from tests.attacks.kit import Yard
+from tests.drivers.conftest import certificates
+
+__all__ = ["certificates"]
 
 
 @pytest.fixture(scope="session")

@@ -167,7 +167,7 @@ class Yard:
         } | {"POSTIER_SEAL_KEYS": seal_key}
         self.store = Store(url, namespace=namespace, timeout=3.0)
         self.queries = Queries(self.store)
-        self._worker: subprocess.Popen[bytes] | None = None
+        self._workers: list[subprocess.Popen[bytes]] = []
 
     def _serve(self, taker: Taker, utf8: bool) -> int:
         port = free_port()
@@ -177,17 +177,18 @@ class Yard:
         return port
 
     def start_worker(self, **environment: str) -> None:
+        name = f"worker{len(self._workers)}.log"
         env = {name: value for name, value in os.environ.items() if not name.startswith("POSTIER_")}
-        with (self.folder / "worker.log").open("ab") as log:
-            self._worker = subprocess.Popen(
+        with (self.folder / name).open("ab") as log:
+            worker = subprocess.Popen(
                 [sys.executable, "-m", "postier.workers.main"], env=env | self.environment | environment,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
-        until(lambda: "worker.started" in self.log(), 20, what="the worker's start")
+        self._workers.append(worker)
+        until(lambda: "worker.started" in (self.folder / name).read_text("utf-8", "replace"), 20, what="the start")
 
     def log(self) -> str:
-        path = self.folder / "worker.log"
-        return path.read_text("utf-8", "replace") if path.exists() else ""
+        return "".join(path.read_text("utf-8", "replace") for path in sorted(self.folder.glob("worker*.log")))
 
     def run(self, *arguments: str) -> Answer:
         """A postier command with this yard's settings, in this process."""
@@ -239,9 +240,9 @@ class Yard:
         return [*self.strict.mails, *self.ascii_only.mails, *self.shop.mails, *lax]
 
     def close(self) -> None:
-        if self._worker is not None:
-            self._worker.kill()
-            self._worker.wait(10)
+        for worker in self._workers:
+            worker.kill()
+            worker.wait(10)
         self._stack.close()
         self.store.close()
 
