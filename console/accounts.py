@@ -48,10 +48,16 @@ def list_(json_output: AsJson = False) -> None:
 def show(name: Name, json_output: AsJson = False) -> None:
     """Show one account: its settings with secrets hidden, and how it stands in the ledger."""
     from postier.console.ledger_access import ledger
+    from postier.ledger.book import Book
 
     with ledger() as opened:
         account = _named(opened, name)
-        facts = _described(account, opened.queries.accounts())
+        page = Book(opened.store).read()
+        facts = {
+            **_described(account, opened.queries.accounts()),
+            "kept_in": "file" if name in opened.files().accounts else "ledger",
+            "version": page.version_of(f"a:{name}"),
+        }
     if json_output:
         say_json(facts)
         return

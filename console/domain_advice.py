@@ -1,7 +1,6 @@
 """What a domain's DNS says about mail in its name, and what to publish.
 
-SPF is RFC 7208, DKIM RFC 6376, DMARC RFC 7489. Only looks; every question has three seconds, and there are a few dozen at
-most.
+SPF is RFC 7208, DKIM RFC 6376, DMARC RFC 7489. Only looks; every question has three seconds, and there are a few dozen.
 """
 
 from __future__ import annotations

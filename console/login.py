@@ -17,19 +17,15 @@ _POLL_SECONDS = 1.0
 
 def log_in(name: str, *, json_output: bool) -> None:
     """Show the code, wait for the person, store the login and wake the account. Exit 1 when it was declined."""
+    from postier.console.account_trial import draft_driver
     from postier.console.ledger_access import ledger
-    from postier.ledger.tokens import SealedTokenStore
     from postier.schemas.errors import ConfigurationError, DeliveryError
-    from postier.workers.route import build_driver, doors_of
 
     with ledger() as opened:
         account = opened.registry().accounts.get(name)
         if account is None:
             raise ConfigurationError(f"no account is named {name!r}")
-        store = SealedTokenStore(opened.store, opened.settings.sealer(), owner=account.tenant or "instance")
-        trusted = name in opened.settings.registry().accounts
-        doors = doors_of(account, trusted=trusted, egress_allow=opened.settings.egress())
-        driver: Any = build_driver(account, doors=doors, token_store=store)
+        driver: Any = draft_driver(opened, account, opened.registry())
         if not hasattr(driver, "device_login"):
             raise ConfigurationError(f"accounts.{name}.driver: {account.driver!r} needs no person's login")
         try:

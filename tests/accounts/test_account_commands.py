@@ -52,6 +52,7 @@ def test_an_account_is_saved_after_its_check_passed_and_its_secret_is_never_show
     assert "To: me@example.org" in came.read_text()
     shown = postier("accounts", "show", "office", "--json")
     assert shown.json["options"]["password"] == "••••••"
+    assert (shown.json["kept_in"], shown.json["version"]) == ("ledger", 1)
     for command in (("accounts", "show", "office"), ("accounts", "export"), ("accounts", "history", "office")):
         told = postier(*command)
         assert told.code == 0
