@@ -163,7 +163,9 @@ class Store:
             connection.disconnect()
 
     def _new_connection(self) -> Any:
-        connection = self.redis.connection_pool.make_connection()
+        # Not the pool's: that one counts every connection it ever made, and makes none after a hundred failures.
+        pool = self.redis.connection_pool
+        connection = pool.connection_class(**pool.connection_kwargs)
         if self.guard is not None:
             try:
                 self.guard(connection)
