@@ -67,8 +67,8 @@ def line(result: dict[str, Any]) -> str:
     lost = "-" if result["lost"] is None else str(result["lost"])
     words = "; ".join([*result["failed"], *result["notes"]]).replace("|", "/").replace("\n", " ")
     return (
-        f"| {result['row']} | {result['fault']} | {result['seed']} | {result['accepted']} | {lost} | {extra} | {recovery} "
-        f"| {result['bound']} | {'pass' if result['passed'] else '**NOT PASSED**'} | {words} |"
+        f"| {result['row']} | {result['fault']} | {result['seed']} | {result['accepted']} | {lost} | {extra} "
+        f"| {recovery} | {result['bound']} | {'pass' if result['passed'] else '**NOT PASSED**'} | {words} |"
     )
 
 
@@ -99,7 +99,8 @@ def main() -> int:
             if not options.json:
                 print(line(results[-1]), flush=True)
     passed = {name for name in wanted if all(one["passed"] for one in results if one["row"] == name)}
-    words = f"{len(passed)} of {len(wanted)} rows passed, {len(results)} runs, {'full' if options.full else 'short'} durations"
+    how = "full" if options.full else "short"
+    words = f"{len(passed)} of {len(wanted)} rows passed, {len(results)} runs, {how} durations"
     if options.json:
         print(json.dumps({"summary": words, "results": results}))
     else:
@@ -116,7 +117,7 @@ def save(results: list[dict[str, Any]], words: str) -> None:
     now = datetime.now(UTC)
     facts = {
         "date": now.isoformat(timespec="seconds"),
-        "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.release()}, Python {platform.python_version()}",
+        "machine": f"{os.cpu_count()} cores, {platform.platform()}, Python {platform.python_version()}",
         "command": "python bench/faults.py " + " ".join(sys.argv[1:]),
         "summary": words,
     }

@@ -7,7 +7,7 @@ from postier.ledger.store import Store
 
 
 def inconsistencies(store: Store) -> list[str]:
-    """Sentences about deliveries that stand in no index of their state, or in one of another's, with the payload gone."""
+    """Sentences about deliveries that stand in no index of their state, or in another's, or lost their payload."""
     keys, found = store.redis, []
     lanes: dict[str, list[str]] = {}
     for account in keys.smembers(store.key("accounts")):

@@ -22,7 +22,6 @@ from typing import Any
 
 from campaign.proxy import Proxy
 from campaign.server import Server
-
 from postier.client import Postier
 from postier.ledger.embedded import EmbeddedServer
 from postier.ledger.queries import ENDS, Status
@@ -37,7 +36,17 @@ WRAPPED = Path(__file__).with_name("wrapped.py")
 SHORT_LEASE, LEASE = 3.0, 15.0
 
 __all__ = [
-    "Arena", "CannotInject", "Row", "ROWS", "contact_form", "data_change", "eventually", "reset_link", "row", "smtp", "somebody",
+    "ROWS",
+    "Arena",
+    "CannotInject",
+    "Row",
+    "contact_form",
+    "data_change",
+    "eventually",
+    "reset_link",
+    "row",
+    "smtp",
+    "somebody",
 ]  # fmt: skip
 
 
@@ -114,6 +123,7 @@ class Arena:
         self.stack = contextlib.ExitStack()
         self.workers: list[subprocess.Popen[bytes]] = []
         self.seal_key = Sealer.new_key()
+        self.last_error = ""
         self._numbers = itertools.count(1)
 
     def scaled(self, seconds: float, short: float) -> float:
@@ -248,6 +258,7 @@ class Arena:
                 answer = (client or self.client).publish(event, tenant="school", idempotency_key=key, **options)
             except LedgerUnavailable as error:
                 trouble.append((began, time.monotonic() - began, type(error).__name__))
+                self.last_error = str(error)
                 time.sleep(0.05)
                 continue
             for identity in answer.deliveries:
@@ -356,7 +367,9 @@ class Arena:
             if not copies[identity] and state not in over and not (self.may_wait and state == "waiting")
         ]  # fmt: skip
         stranded = [
-            identity for identity, state in states.items() if copies[identity] and state not in ENDS and not self.may_wait
+            identity
+            for identity, state in states.items()
+            if copies[identity] and state not in ENDS and not self.may_wait
         ]
         extra = sum(count - 1 for count in copies.values() if count > 1)
         failed = [what for what, holds in self.checks if not holds]

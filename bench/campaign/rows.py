@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import importlib
 
-MODULES = ("rows_workers", "rows_redis", "rows_redis_data", "rows_smtp", "rows_wire", "rows_login", "rows_load", "rows_house")
+MODULES = (
+    "rows_workers",
+    "rows_redis",
+    "rows_redis_data",
+    "rows_smtp",
+    "rows_wire",
+    "rows_login",
+    "rows_load",
+    "rows_house",
+)
 
 
 def load() -> None:

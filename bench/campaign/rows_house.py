@@ -15,14 +15,17 @@ from pathlib import Path
 
 from campaign.kit import Arena, CannotInject, data_change, eventually, memory, reset_link, row, smtp
 from campaign.server import slowly
-
 from postier.ledger.payload import Payload, open_payload, seal_payload
 from postier.settings.seal import Sealer
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@row("F44", "undecodable payload / unknown kind / future version", "failed with its raw bytes <= 5 s; neighbours <= 5 s late; worker lives")
+@row(
+    "F44",
+    "undecodable payload / unknown kind / future version",
+    "failed with its raw bytes <= 5 s; neighbours <= 5 s late; worker lives",
+)
 def unreadable(arena: Arena) -> None:
     server = arena.server()
     arena.house(arena.redis(fsync="everysec").url, main=smtp(server.port))
@@ -50,15 +53,18 @@ def template_error(arena: Arena) -> None:
     worker = arena.worker(fault="render:raise")
     ids = arena.burst(10)
     arena.check("all end", arena.all_end(15))
-    arena.check("failed as render", {(arena.status(one).state, arena.status(one).cause) for one in ids} == {("failed", "render")})
+    arena.check(
+        "failed as render",
+        {(arena.status(one).state, arena.status(one).cause) for one in ids} == {("failed", "render")},
+    )
     arena.check("never retried", all(arena.status(one).attempt == 1 for one in ids) and not server.log)
     arena.check("the worker lives", worker.poll() is None)
 
 
 @row("F50", "ENOSPC for logs, closed stdout, full pipe", "sending goes on; what was lost is counted (`log_lost`)")
 def no_logs(arena: Arena) -> None:
-    # Every reply is a warning in the log: enough of them to fill any pipe.
-    server = arena.server(RCPT=lambda peer, line: "550 5.1.1 no" if "person" in line and len(server.log) % 3 else "250 ok")
+    # At the debug level every mail is a line of the log: enough of them to fill any pipe.
+    server = arena.server()
     arena.house(arena.redis(fsync="everysec").url, main=smtp(server.port))
     reader, writer = os.pipe()
     arena.stack.callback(os.close, reader)
@@ -76,7 +82,9 @@ def no_logs(arena: Arena) -> None:
             int(arena.home.store.redis.hget(key, "log_lost") or 0)
             for key in arena.home.store.redis.scan_iter(arena.home.store.key("worker:*"))
         ]
-        arena.check(f"{name}: lost lines are counted", eventually(lambda: counted(arena) > sum(lost) or sum(lost) > 0, 10))
+        arena.check(
+            f"{name}: lost lines are counted", eventually(lambda: counted(arena) > sum(lost) or sum(lost) > 0, 10)
+        )
         worker.send_signal(signal.SIGTERM)
         eventually(lambda worker=worker: worker.poll() is not None, 15)  # type: ignore[misc]
         arena.check(f"{name}: it ends in order ({worker.poll()})", worker.poll() == 0)
@@ -90,7 +98,11 @@ def counted(arena: Arena) -> int:
     return sum(int(store.redis.hget(key, "log_lost") or 0) for key in store.redis.scan_iter(store.key("worker:*")))
 
 
-@row("F51", "thread or descriptor exhaustion (ulimit -n 64)", "bounded refusal, recovers; no leak after many failed connections")
+@row(
+    "F51",
+    "thread or descriptor exhaustion (ulimit -n 64)",
+    "bounded refusal, recovers; no leak after many failed connections",
+)
 def no_descriptors(arena: Arena) -> None:
     server = arena.server(DOT=slowly(0.05))
     dead = arena.server(listening=False)

@@ -12,7 +12,6 @@ import time
 
 from campaign.kit import Arena, data_change, eventually, memory, reset_link, row, smtp
 from campaign.server import Peer
-
 from postier.schemas.errors import IdempotencyConflict, LedgerUnavailable
 
 SAME = """
@@ -40,7 +39,11 @@ print(answers, flush=True)
 """
 
 
-@row("F46", "the same event 1,000x by 8 processes, also while Redis pauses", "1 mail, equal answers; another body -> conflict")
+@row(
+    "F46",
+    "the same event 1,000x by 8 processes, also while Redis pauses",
+    "1 mail, equal answers; another body -> conflict",
+)
 def same_event(arena: Arena) -> None:
     server = arena.server()
     redis = arena.redis(fsync="everysec")
@@ -71,7 +74,11 @@ def same_event(arena: Arena) -> None:
     arena.check(f"another body is a conflict ({conflicts} of 20)", conflicts == 20)
 
 
-@row("F47", "provider away 20 min with 10,000 waiting, then back", "rate <= 1.1x limit in any 1 s; connections <= cap; drained in limit time + 10 %")
+@row(
+    "F47",
+    "provider away 20 min with 10,000 waiting, then back",
+    "rate <= 1.1x limit in any 1 s; connections <= cap; drained in limit time + 10 %",
+)
 def herd(arena: Arena) -> None:
     count, rate = (10_000, 200) if arena.full else (1_500, 150)
     arena.notes.append(f"{count} waiting, {rate}/s")
@@ -130,7 +137,11 @@ def half_dead(arena: Arena) -> None:
     arena.may_wait = True
 
 
-@row("F49", "1,000,000 backlog", "publish p99 <= 50 ms; RSS <= 150 MB flat; urgent p95 <= 5 s; status <= 1 s; boot <= 30 s")
+@row(
+    "F49",
+    "1,000,000 backlog",
+    "publish p99 <= 50 ms; RSS <= 150 MB flat; urgent p95 <= 5 s; status <= 1 s; boot <= 30 s",
+)
 def backlog(arena: Arena) -> None:
     count = int(arena.scaled(1_000_000, 30_000))
     server = arena.server()

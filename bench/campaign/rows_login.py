@@ -12,7 +12,6 @@ from campaign.kit import Arena, eventually, reset_link, row, smtp
 from campaign.rows_smtp import account, healthy_meanwhile, two_accounts
 from campaign.rows_wire import Authority
 from campaign.server import MESSAGE_ID, Taken
-
 from tests.drivers.oauth.services import Microsoft, entra_error
 from tests.drivers.oauth.web import Reply, endless, half, json_reply, silence
 
@@ -44,7 +43,7 @@ def microsoft(arena: Arena, **options: Any) -> Iterator[tuple[Microsoft, Any]]:
         settings = cloud.settings(**options)
         bad = {
             "driver": "microsoft", "sender": {"address": "office@contoso.example"}, "options": settings,
-            "limits": {"max_connections": 16},
+            "limits": {"max_connections": 16, "per_second": 500, "per_minute": 30_000},
         }  # fmt: skip
         arena.house(arena.redis(fsync="everysec").url, main=smtp(good.port), bad=bad)
         log = arena.server(listening=False)
@@ -87,7 +86,11 @@ def token_expires(arena: Arena) -> None:
         count()
 
 
-@row("F40", "token endpoint 500 / 429 + Retry-After / hang / half JSON / endless", "obeys Retry-After; 10 s and 64 kB; mail waits")
+@row(
+    "F40",
+    "token endpoint 500 / 429 + Retry-After / hang / half JSON / endless",
+    "obeys Retry-After; 10 s and 64 kB; mail waits",
+)
 def token_service_down(arena: Arena) -> None:
     with microsoft(arena) as (cloud, (good, count)):
         answers: dict[str, Reply] = {
@@ -103,9 +106,7 @@ def token_service_down(arena: Arena) -> None:
             arena.bring_forward(ids)
             eventually(lambda asked=asked: len(cloud.entra.forms) > asked, 12)  # type: ignore[misc]
             began = time.time()
-            arena.check(
-                f"{name}: the mail waits again", eventually(lambda: set(arena.count(ids)) == {"waiting"}, 14)
-            )
+            arena.check(f"{name}: the mail waits again", eventually(lambda: set(arena.count(ids)) == {"waiting"}, 14))
             arena.check(f"{name}: within 10 s", time.time() - began < 11.5)
             if name == "429":
                 again = [arena.status(one).due or 0 for one in ids] + [float(account(arena).get("until", 0))]

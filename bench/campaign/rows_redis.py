@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 import redis as client_library
+
 from campaign.audit import inconsistencies
 from campaign.kit import Arena, data_change, eventually, reset_link, row, smtp
 from campaign.server import slowly
-
 from postier.ledger.embedded import EmbeddedServer
 from postier.ledger.store import Store
 from postier.schemas.errors import LedgerUnavailable
@@ -36,6 +36,8 @@ def outages(arena: Arena, fsync: str, *aways: float) -> None:
         back = time.time()
         eventually(lambda back=back: arena.first_copy(back) is not None, 30)  # type: ignore[misc]
         arena.recovered(arena.first_copy(back) or 99.0, 15)
+        if arena.recovery == 99.0:
+            arena.notes.append(arena.last_error)
         time.sleep(0.5)
     stream.end()
     worst = max((seconds for _, seconds, _ in stream.trouble), default=0.0)
@@ -46,7 +48,11 @@ def outages(arena: Arena, fsync: str, *aways: float) -> None:
     arena.check("the worker lives", worker.poll() is None)
 
 
-@row("F10", "kill -9 Redis, AOF always, away 1/45/300 s", "L 0, D <= 1 per send in flight; back <= 15 s, publish errors <= 5 s")
+@row(
+    "F10",
+    "kill -9 Redis, AOF always, away 1/45/300 s",
+    "L 0, D <= 1 per send in flight; back <= 15 s, publish errors <= 5 s",
+)
 def killed_always(arena: Arena) -> None:
     outages(arena, "always", 1, arena.scaled(45, 6), arena.scaled(300, 12))
 
@@ -61,7 +67,11 @@ def newest_log(redis: EmbeddedServer) -> Path:
     return max(redis.folder.glob("appendonlydir/*.incr.aof"), key=lambda path: path.stat().st_mtime)
 
 
-@row("F12", "power cut: the AOF cut back to its size 2 s ago (everysec)", "only the last 2 s of accepts gone; D <= sends forgotten")
+@row(
+    "F12",
+    "power cut: the AOF cut back to its size 2 s ago (everysec)",
+    "only the last 2 s of accepts gone; D <= sends forgotten",
+)
 def power_cut(arena: Arena) -> None:
     server = arena.server()
     redis = arena.redis(fsync="everysec")
@@ -220,7 +230,11 @@ def paused(arena: Arena) -> None:
     arena.check(f"no storm: {lost} leases lost", lost <= 4)
 
 
-@row("F17", "partition worker - Redis 60 s", "nothing starts once leases cannot be renewed (<= 20 s); D <= 1 per send past its body")
+@row(
+    "F17",
+    "partition worker - Redis 60 s",
+    "nothing starts once leases cannot be renewed (<= 20 s); D <= 1 per send past its body",
+)
 def worker_cut_off(arena: Arena) -> None:
     server = arena.server(DOT=slowly(0.05))
     redis = arena.redis(fsync="always")
@@ -270,14 +284,18 @@ def publisher_cut_off(arena: Arena) -> None:
     arena.all_sent(20)
 
 
-@row("F19", "failover to a replica that lags", "loss bounded by the lag; sends the ledger forgot are shown; never silent")
+@row(
+    "F19", "failover to a replica that lags", "loss bounded by the lag; sends the ledger forgot are shown; never silent"
+)
 def failover(arena: Arena) -> None:
     server = arena.server()
     main, spare = arena.redis(fsync="always"), arena.redis(fsync="always")
     replica = client_library.Redis.from_url(spare.url)
     link = arena.proxy(main.port)
     replica.execute_command("REPLICAOF", "127.0.0.1", link.port)
-    arena.check("the replica follows", eventually(lambda: replica.info("replication")["master_link_status"] == "up", 20))
+    arena.check(
+        "the replica follows", eventually(lambda: replica.info("replication")["master_link_status"] == "up", 20)
+    )
     front = arena.proxy(main.port)
     arena.house(f"redis://127.0.0.1:{front.port}/0", main=smtp(server.port))
     arena.worker()

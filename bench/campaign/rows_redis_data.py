@@ -50,12 +50,20 @@ def disk_full(arena: Arena, fsync: str) -> None:
     arena.allowed_extra = arena.unknowns()
 
 
-@row("F20", "disk full for the AOF (file-size limit)", "publishes refused, status `disk_full`; L 0 of accepted (<= 1 everysec)")
+@row(
+    "F20",
+    "disk full for the AOF (file-size limit)",
+    "publishes refused, status `disk_full`; L 0 of accepted (<= 1 everysec)",
+)
 def no_disk(arena: Arena) -> None:
     disk_full(arena, "everysec" if arena.seed % 2 else "always")
 
 
-@row("F21", "Redis flushed, or restored from yesterday", "workers stop on a changed data set; a person confirms; no mass resend")
+@row(
+    "F21",
+    "Redis flushed, or restored from yesterday",
+    "workers stop on a changed data set; a person confirms; no mass resend",
+)
 def other_data(arena: Arena) -> None:
     server = arena.server()
     redis = arena.redis(fsync="always")
@@ -99,8 +107,10 @@ def other_data(arena: Arena) -> None:
     time.sleep(4.0)
     arena.check("a flushed ledger stops workers too", arena.log().count("ledger.changed") >= 2)
     command = [sys.executable, "-m", "postier.console", "doctor", "--accept-dataset"]
-    env = {**os.environ, "POSTIER_REDIS_URL": redis.url, "POSTIER_NAMESPACE": "faults", "POSTIER_SEAL_KEYS": arena.seal_key,
-           "POSTIER_ACCOUNTS_FILE": str(arena.home.accounts_file)}  # fmt: skip
+    env = {
+        **os.environ, "POSTIER_REDIS_URL": redis.url, "POSTIER_NAMESPACE": "faults",
+        "POSTIER_SEAL_KEYS": arena.seal_key, "POSTIER_ACCOUNTS_FILE": str(arena.home.accounts_file),
+    }  # fmt: skip
     subprocess.run(command, env=env, capture_output=True, check=False)
 
     def publish() -> bool:
@@ -143,7 +153,9 @@ def worker_clock(arena: Arena) -> None:
     late = arena.publish(*(data_change() for _ in range(20)), not_before=soon)
     ids = arena.burst(100) + arena.burst(60, data_change)
     arena.all_sent(20, ids)
-    arena.check("nothing scheduled left early", not any(taken.id in late for taken in server.log if taken.at < soon.timestamp()))
+    arena.check(
+        "nothing scheduled left early", not any(taken.id in late for taken in server.log if taken.at < soon.timestamp())
+    )
     arena.all_sent(20)
     stolen = sum(line["what"] in ("crashed", "unknown") for one in arena.accepted for line in arena.status(one).history)
     arena.check(f"no lease was stolen ({stolen})", stolen == 0)

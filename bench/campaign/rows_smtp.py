@@ -95,11 +95,16 @@ def silent(arena: Arena) -> None:
 @row("F24", "tarpit, 20 s a reply", "ends by the total deadline; slots of that account <= its cap")
 def tarpit(arena: Arena) -> None:
     pause = arena.scaled(20, 1.5)
-    bad = arena.server(extensions=(), MAIL=slowly(pause, "250 ok"), RCPT=slowly(pause, "250 ok"), DATA=slowly(pause, "354 go"))
+    bad = arena.server(
+        extensions=(), MAIL=slowly(pause, "250 ok"), RCPT=slowly(pause, "250 ok"), DATA=slowly(pause, "354 go")
+    )
     good = two_accounts(arena, bad, total_deadline=2 * pause, timeout_ms=60_000)
     ids = arena.burst(6, account="bad")
     healthy_meanwhile(arena, good)
-    arena.check("the first conversation ends", eventually(lambda: attempts(arena, ids) > 0 and len(bad.connected) > 1, 6 * pause))
+    arena.check(
+        "the first conversation ends",
+        eventually(lambda: attempts(arena, ids) > 0 and len(bad.connected) > 1, 6 * pause),
+    )
     spans = [arena.status(one).cause for one in ids]
     arena.check(f"nothing is sent, nothing is lost ({set(spans)})", not bad.log)
     arena.check(f"slots <= cap ({bad.most_open})", bad.most_open <= 2)
@@ -216,8 +221,7 @@ def verdict_lost(arena: Arena) -> None:
     ids = arena.burst(6, account="bad")
     held = arena.publish(contact_form(), account="bad")
     arena.check("unknown outcomes are shown", eventually(lambda: arena.unknowns() >= 3, 30))
-    resent = [one for one in ids]
-    back_to_work(arena, resent)
+    back_to_work(arena, ids)
     arena.check("held mail ends", arena.all_end(20, held))
     arena.allowed_extra = arena.unknowns()
     worst = max((count for count in arena.copies().values()), default=0)
@@ -240,7 +244,7 @@ def greylisted(arena: Arena) -> None:
     ids = arena.burst(5, account="bad") + arena.burst(5, data_change, account="bad")
     eventually(lambda: len(seen) == 10, 20)
     eventually(lambda: set(arena.count(ids)) == {"waiting"}, 5)
-    waits = [(arena.status(one).due or 0) - time.time() for one in ids]
+    waits = [(arena.status(one).due or 0) - arena.status(one).history[-1]["at"] for one in ids]
     arena.check(f"the next try is >= 60 s later ({min(waits):.0f} s)", min(waits) >= 55)
     arena.check("nothing is shown as failure", set(arena.count()) == {"waiting"})
     back_to_work(arena, ids)
@@ -300,7 +304,7 @@ def one_refused(arena: Arena) -> None:
     ids = packet(arena, server)
     arena.check("all end", arena.all_end(20))
     states = sorted(arena.count(ids).elements())
-    arena.check(f"two sent, one suppressed ({states})", states == ["sent", "sent", "suppressed"])
+    arena.check(f"two sent, one failed ({states})", states == ["failed", "sent", "sent"])
     arena.check(f"on the wire {by_recipient(server)}", sorted(by_recipient(server).values()) == [1, 1])
     arena.accepted.clear()  # one mail stands for three deliveries: counted by recipient above
 
@@ -323,6 +327,7 @@ def one_deferred(arena: Arena) -> None:
     arena.bring_forward(ids)
     arena.all_sent(20)
     arena.check(f"each once {by_recipient(server)}", sorted(by_recipient(server).values()) == [1, 1, 1])
+    arena.allowed_extra = 1  # one Message-ID, two mails, three people: counted by recipient here
     arena.accepted.clear()
 
 
@@ -339,4 +344,4 @@ def refused_body(arena: Arena) -> None:
     bad.answers["RCPT"] = "550 5.1.1 no such user"
     (gone,) = arena.publish(reset_link(), account="bad")
     arena.all_end(15)
-    arena.check("an unknown user is suppressed", arena.status(gone).state == "suppressed")
+    arena.check("an unknown user is a recipient's failure", arena.status(gone).cause == "recipient_refused")

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import trustme
+
 from campaign.kit import Arena, eventually, row
 from campaign.rows_smtp import account, attempts, back_to_work, healthy_meanwhile, two_accounts
 from campaign.server import OK, Peer
@@ -29,7 +30,9 @@ class Authority:
         past = datetime.now(UTC) - timedelta(days=1)
         issuer = self.stranger if which == "self_signed" else self.ca
         name = "elsewhere.example" if which == "other_name" else "localhost"
-        dates: dict[str, Any] = {"not_before": past - timedelta(days=9), "not_after": past} if which == "expired" else {}
+        dates: dict[str, Any] = (
+            {"not_before": past - timedelta(days=9), "not_after": past} if which == "expired" else {}
+        )
         issuer.issue_cert(name, **dates).configure_cert(made)
         return made
 
@@ -42,7 +45,11 @@ def tls(authority: Authority) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@row("F35", "STARTTLS refused / stripped / broken / glued plaintext", "nothing sent, no credentials, retry; injected text never used")
+@row(
+    "F35",
+    "STARTTLS refused / stripped / broken / glued plaintext",
+    "nothing sent, no credentials, retry; injected text never used",
+)
 def no_tls(arena: Arena) -> None:
     authority = Authority(arena)
     usual = ("PIPELINING", "STARTTLS", "AUTH PLAIN LOGIN")
@@ -58,7 +65,7 @@ def no_tls(arena: Arena) -> None:
         peer.leave()
         return None
 
-    bad = arena.server(extensions=usual, context=authority.context())
+    bad = arena.server(extensions=usual, context=authority.context(), AUTH="235 2.7.0 welcome")
     good = two_accounts(arena, bad, **tls(authority))
     ways: dict[str, Any] = {"refused": "454 4.7.0 not now", "stripped": None, "broken": garbled, "glued": glued}
     ids: list[str] = []
@@ -86,7 +93,9 @@ def no_tls(arena: Arena) -> None:
 @row("F36", "certificate expired / other name / self-signed", "nothing sent; the words say which; told once")
 def false_certificate(arena: Arena) -> None:
     authority = Authority(arena)
-    bad = arena.server(extensions=("PIPELINING", "STARTTLS", "AUTH PLAIN LOGIN"), STARTTLS="220 go")
+    bad = arena.server(
+        extensions=("PIPELINING", "STARTTLS", "AUTH PLAIN LOGIN"), STARTTLS="220 go", AUTH="235 2.7.0 hi"
+    )
     good = two_accounts(arena, bad, **tls(authority))
     ids: list[str] = []
     for which in ("expired", "other_name", "self_signed"):
@@ -101,7 +110,9 @@ def false_certificate(arena: Arena) -> None:
         arena.check(f"{which}: no credentials, no mail", not any(line.startswith(("AUTH", "MAIL")) for line in said))
         words = " ".join(arena.status(one).words for one in ids) + str(account(arena).get("words"))
         told = {"expired": "expired", "other_name": "name", "self_signed": "self-signed"}[which]
-        arena.check(f"{which}: the words say so ({words[:200]})", told in words or "issuer" in words or "trust" in words)
+        arena.check(
+            f"{which}: the words say so ({words[:200]})", told in words or "issuer" in words or "trust" in words
+        )
     notices = arena.log().count('"account.parked"')
     arena.check(f"told once ({notices})", notices <= 3)
     healthy_meanwhile(arena, good)
@@ -128,8 +139,9 @@ def garbage(arena: Arena) -> None:
     good = two_accounts(arena, bad)
     ids: list[str] = []
     ways: list[tuple[str, Any]] = [
-        ("BANNER", rubbish), ("BANNER", early), ("EHLO", "999 what"), ("EHLO", rubbish), ("MAIL", early), ("RCPT", rubbish),
-        ("MAIL", "354 go"), ("RCPT", "334 go"), ("DATA", "250 no, thanks"), ("DATA", early), ("MAIL", half), ("DOT", "354 more"),
+        ("BANNER", rubbish), ("BANNER", early), ("EHLO", "999 what"), ("EHLO", rubbish), ("MAIL", early),
+        ("RCPT", rubbish), ("MAIL", "354 go"), ("RCPT", "334 go"), ("DATA", "250 no, thanks"), ("DATA", early), ("MAIL", half),
+        ("DOT", "354 more"),
     ]  # fmt: skip
     for verb, answer in ways:
         bad.answers[verb] = answer

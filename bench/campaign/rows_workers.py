@@ -123,7 +123,9 @@ def poison(arena: Arena) -> None:
     arena.check("all end", arena.all_end(4 * arena.taken_back_within))
     status = arena.status(victim)
     crashes = [line for line in status.history if line["what"] == "crashed"]
-    arena.check(f"failed as crashed ({status.state}, {status.cause})", (status.state, status.cause) == ("failed", "crashed"))
+    arena.check(
+        f"failed as crashed ({status.state}, {status.cause})", (status.state, status.cause) == ("failed", "crashed")
+    )
     arena.check(f"three tries ({len(crashes)})", len(crashes) == 3)
     arena.check("neighbours are sent", arena.count([one for one in ids if one != victim]) == {"sent": 29})
     deaths = sum(worker.poll() == -signal.SIGKILL for worker in arena.workers)
@@ -169,7 +171,9 @@ def hangs(arena: Arena) -> None:
     gate.opened.set()
 
 
-@row("F8", "worker SIGSTOP 120 s, then CONT", "taken over <= 3 leases; stale fence refused; D <= 1 past the body, else 0")
+@row(
+    "F8", "worker SIGSTOP 120 s, then CONT", "taken over <= 3 leases; stale fence refused; D <= 1 past the body, else 0"
+)
 def stopped(arena: Arena) -> None:
     server = stage(arena, DOT=slowly(0.02))
     stale = arena.worker()
@@ -179,7 +183,9 @@ def stopped(arena: Arena) -> None:
     at = time.time()
     arena.worker(machine="two")
     arena.all_sent(arena.taken_back_within + 20)
-    taken_over = [one for one in ids if any(line["what"] in ("crashed", "unknown") for line in arena.status(one).history)]
+    taken_over = [
+        one for one in ids if any(line["what"] in ("crashed", "unknown") for line in arena.status(one).history)
+    ]
     arena.recovered(last_come(arena, taken_over, at), arena.taken_back_within)
     time.sleep(arena.scaled(120, 2))
     before = len(server.log)
@@ -204,7 +210,9 @@ for number in range(100000):
 """
 
 
-@row("F9", "kill -9 publisher around its call", "a record exists whole or not at all; the same id gives the first answer")
+@row(
+    "F9", "kill -9 publisher around its call", "a record exists whole or not at all; the same id gives the first answer"
+)
 def publisher_killed(arena: Arena) -> None:
     stage(arena)
     store = arena.home.store
@@ -219,7 +227,9 @@ def publisher_killed(arena: Arena) -> None:
         process.kill()
         lines = process.stdout.read().decode().splitlines()
         process.wait()
-        told = {int(line.split()[1]): line.split()[2] for line in lines if line.startswith("ok") and len(line.split()) == 3}
+        told = {
+            int(line.split()[1]): line.split()[2] for line in lines if line.startswith("ok") and len(line.split()) == 3
+        }
         for number in range(max(told, default=-1) + 3):
             (known,) = arena.home.queries.deliveries_of("school", f"k{number}") or ("",)
             whole = known == "" or (
@@ -237,4 +247,3 @@ def publisher_killed(arena: Arena) -> None:
     arena.check("the same id gives the first answer", answers[0].deliveries == answers[1].deliveries)
     arena.worker()
     arena.all_sent(30)
-
