@@ -16,17 +16,25 @@ else
 end
 local answer, first, last, count = {}, nil, nil, 0
 
-local function fits(id)
-  local r = redis.call('HMGET', P .. 'delivery:' .. id, 'account', 'kind', 'tenant', 'cause', 'accepted_at')
-  if not r[1] then return false end
-  if account ~= '' and r[1] ~= account or kind ~= '' and r[2] ~= kind or tenant ~= '' and r[3] ~= tenant then return false end
-  if cause ~= '' and r[4] ~= cause then return false end
-  local at = tonumber(r[5] or 0)
-  if since > 0 and at < since or until_ > 0 and at >= until_ then return false end
-  if text == '' then return true end
+local of_records = account ~= '' or kind ~= '' or tenant ~= '' or cause ~= '' or since > 0 or until_ > 0
+local known = {} -- many deliveries share a reply
+
+local function says(id)
   local w = redis.call('HMGET', P .. 'delivery:' .. id, 'code', 'enhanced', 'words')
   local said = (w[1] or '') .. ' ' .. (w[2] or '') .. ' ' .. (w[3] or '')
-  return string.find(string.lower(said), text, 1, true) ~= nil
+  if known[said] == nil then known[said] = string.find(string.lower(said), text, 1, true) ~= nil end
+  return known[said]
+end
+
+local function fits(id)
+  if of_records then
+    local r = redis.call('HMGET', P .. 'delivery:' .. id, 'account', 'kind', 'tenant', 'cause', 'accepted_at')
+    if account ~= '' and r[1] ~= account or kind ~= '' and r[2] ~= kind then return false end
+    if tenant ~= '' and r[3] ~= tenant or cause ~= '' and r[4] ~= cause then return false end
+    local at = tonumber(r[5] or 0)
+    if since > 0 and at < since or until_ > 0 and at >= until_ then return false end
+  end
+  return text == '' or says(id)
 end
 
 local step = list and 1 or 2
