@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import ssl
 import threading
 import time
@@ -28,6 +29,9 @@ from postier.schemas.errors import DeliveryError
 
 KEEP_LOGIN = 90 * 86_400.0  # seconds: how long Entra lets a refresh token lie idle
 _LONGEST_TOKEN = 2 * 86_400.0
+_PAGE = re.compile(
+    r"https://[A-Za-z0-9.-]{1,200}(?::\d{1,5})?(?:/[A-Za-z0-9._~/-]{0,200})?"
+)  # shown to a person as it is
 _PENDING = frozenset({"authorization_pending", "slow_down"})
 
 
@@ -213,10 +217,10 @@ class DeviceLogin:
         """Get a code. Raises AuthenticationFailed or TemporaryError."""
         flow = self._login.begin_device_flow()
         uri = str(flow.get("verification_uri") or flow.get("verification_url") or "")
-        if not uri.startswith("https://"):
+        if not _PAGE.fullmatch(uri):
             raise login_refused("the token service names no https page for the code")
         self._code = DeviceCode(
-            safe_words(str(flow["user_code"]))[:40], safe_words(uri), float(flow["expires_at"]), flow["interval"], flow
+            safe_words(str(flow["user_code"]))[:40], uri, float(flow["expires_at"]), flow["interval"], flow
         )
         self._next = self._clock() + self._code.interval
         return self._code
