@@ -174,7 +174,7 @@ def soak(minutes: float, seed: int, rate: float) -> dict[str, Any]:
         result = {
             "minutes": minutes, "seed": seed, "accepted": found["accepted"], "lost": found["lost"],
             "extra": found["extra"], "unknowns": unknowns, "unexplained": len(unexplained), "strangers": len(strangers),
-            "states": states, "ended": finished, **{name.replace(" ", "_"): count for name, count in chaos.done.items()},
+            "states": states, "ended": finished, **chaos.done,
         }  # fmt: skip
         result["passed"] = bool(
             finished and not found["lost"] and found["extra"] <= unknowns and not unexplained and not strangers

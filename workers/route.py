@@ -21,7 +21,7 @@ from postier.ledger.logins import Turns
 from postier.ledger.merged import Confirmed
 from postier.schemas.account import Account, Limits, Registry
 from postier.schemas.email import Mailbox
-from postier.schemas.errors import ConfigurationError, PostierError, RenderError, SenderRefused
+from postier.schemas.errors import ConfigurationError, PostierError, SenderRefused
 from postier.schemas.events import KINDS, Recipient
 from postier.settings.config import describe_first
 from postier.settings.logs import log
@@ -226,7 +226,8 @@ class Roster:
                 if time.monotonic() > until:
                     return
                 recipient = Recipient(address=account.sender.address, locale=account.locale)
-                with contextlib.suppress(SenderRefused, RenderError):
+                # One kind or template that is broken must not keep everybody's mail.
+                with contextlib.suppress(Exception):
                     self.way(name).renderer.render(
                         event.example(), kind=kind, tenant="-", recipient=recipient, delivery_id="-", message_id="<->"
                     )
