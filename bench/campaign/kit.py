@@ -133,7 +133,7 @@ class Arena:
         """The matrix' duration, or a shorter one in the short run, which is noted."""
         if self.full or short >= seconds:
             return seconds
-        self.notes.append(f"{seconds:g} s run as {short:g} s")
+        self.notes.append(f"{seconds:g} run as {short:g}")
         return short
 
     @property
