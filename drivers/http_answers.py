@@ -117,7 +117,7 @@ def wanted_wait(headers: Mapping[str, str]) -> float | None:
         with suppress(ValueError):
             seconds = float(value)
         if seconds is None:
-            with suppress(ValueError, TypeError):
+            with suppress(ValueError, TypeError, OverflowError):  # a year may have any number of digits
                 seconds = parsedate_to_datetime(value).timestamp()
         if seconds is None or seconds != seconds:
             continue

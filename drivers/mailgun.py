@@ -112,7 +112,7 @@ class MailgunDriver(ApiDriver[MailgunOptions]):
 
 def _until(words: str) -> float:
     """Seconds until the window ends: "… limit exceeded, try again after Mon, 25 Aug 2025 07:00:31 UTC"."""
-    with suppress(ValueError, TypeError):
+    with suppress(ValueError, TypeError, OverflowError):  # a year may have any number of digits
         moment = parsedate_to_datetime(words.partition("try again after ")[2].strip())
         return min(max(moment.timestamp() - time.time(), 60.0), 86_400.0)
     return 3_600.0

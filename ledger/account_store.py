@@ -23,6 +23,8 @@ from postier.settings.sealed_options import is_sealed, reseal_options, seal_opti
 from postier.settings.secrets import is_reference, mask_options
 
 CHECKS_A_MINUTE = 5
+# They write where postier runs, or deliver to nobody.
+_OPERATORS_DRIVERS = frozenset({"file", "memory", "null"})
 _TABLES = {"a:": "accounts", "t:": "tenants"}
 
 
@@ -208,10 +210,10 @@ def may_check(store: Store, known: Registry, account: Account) -> float:
 
 def _refuse_privileges(account: Account) -> None:
     where = f"accounts.{account.name}"
-    if ":" in account.driver:
-        raise ConfigurationError(f"{where}.driver: only drivers with a name may be chosen here")
+    if ":" in account.driver or account.driver in _OPERATORS_DRIVERS:
+        raise ConfigurationError(f"{where}.driver: only drivers that reach a provider may be chosen here")
     for name, value in account.options.items():
-        if name in ("allow_hosts", "ca_file") and value:
+        if (name == "allow_hosts" or name.endswith("_file")) and value:
             raise ConfigurationError(f"{where}.options.{name}: only an operator may set it")
         if any(is_reference(text) for text in _texts(value)):
             raise ConfigurationError(f"{where}.options.{name}: references (env:, file:) are for operators")

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from postier.schemas.address import Address
-from postier.schemas.links import check_host_entry
+from postier.schemas.links import check_host_entry, parse_link
+from postier.schemas.text import OneLine
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
+ShownName = Annotated[str, OneLine(128)]  # it stands in headers
 Priority = Literal["urgent", "bulk"]
 
 
@@ -22,7 +24,7 @@ class Sender(_Settings):
     """The From identity: an address and the name shown with it."""
 
     address: Address
-    name: str = Field(default="", max_length=128)
+    name: ShownName = ""
 
 
 class Limits(_Settings):
@@ -55,9 +57,16 @@ class Limits(_Settings):
 class Brand(_Settings):
     """How the mail looks: name, logo (https URL) and accent colour (#rrggbb)."""
 
-    name: str = Field(default="", max_length=128)
+    name: ShownName = ""
     logo_url: str = Field(default="", max_length=2048, pattern=r"^(https://[^\s\"'<>]+)?$")
     colour: str = Field(default="#1f4e79", pattern=r"^#[0-9a-fA-F]{6}$")
+
+    @field_validator("logo_url")
+    @classmethod
+    def _logo_is_where_it_seems_to_be(cls, value: str) -> str:
+        if value:
+            parse_link(value)
+        return value
 
 
 class Account(_Settings):
@@ -86,7 +95,7 @@ class Form(_Settings):
     """A contact form of a tenant: where its messages go, and how many it may send."""
 
     recipients: tuple[Address, ...] = Field(min_length=1, max_length=20)
-    label: str = Field(default="", max_length=128)
+    label: ShownName = ""
     account: Name | None = None
     per_hour: int = Field(default=60, gt=0)
 
@@ -114,6 +123,14 @@ class Tenant(_Settings):
         return self
 
 
+def _named(table: str, key: Any, row: Any) -> Any:
+    """The row with its key as its name. One with another name would be looked for under both."""
+    name = row.get("name", key) if isinstance(row, dict) else getattr(row, "name", key)
+    if name != key:
+        raise ValueError(f"{table}: an entry is named otherwise than its key")
+    return {**row, "name": key} if isinstance(row, dict) else row
+
+
 class Registry(_Settings):
     """All accounts and tenants, checked against each other."""
 
@@ -129,9 +146,7 @@ class Registry(_Settings):
             for table in ("accounts", "tenants"):
                 rows = value.get(table)
                 if isinstance(rows, dict):
-                    value[table] = {
-                        key: {"name": key, **row} if isinstance(row, dict) else row for key, row in rows.items()
-                    }
+                    value[table] = {key: _named(table, key, row) for key, row in rows.items()}
         return value
 
     @model_validator(mode="after")
