@@ -100,7 +100,7 @@ def test_the_third_crash_ends_it_and_there_is_no_fourth_try(ledger: Ledger, mark
 
 def test_who_only_stood_beside_the_culprit_is_never_blamed_for_the_third_time(ledger: Ledger) -> None:
     (culprit,) = ledger.publish(reset_link()).deliveries
-    neighbours = ledger.publish_many(20, "main", urgent=True)
+    neighbours = ledger.publish_many(22, "main", urgent=True)
     alive = ledger.worker("alive")
     for round_number in range(80):
         worker = ledger.worker(f"w{round_number}")
