@@ -106,25 +106,33 @@ def main() -> int:
     else:
         print(f"\n{words}")
     if options.save:
-        save(results, words)
+        save(results, "shipping durations" if options.full else "short durations")
     return 0 if len(passed) == len(wanted) else 1
 
 
-def save(results: list[dict[str, Any]], words: str) -> None:
-    """Keep the table with its date, machine and command."""
+def save(results: list[dict[str, Any]], how: str) -> None:
+    """Keep the table with its date, machine and commands; rows run again on the same day replace their old lines."""
     folder = HERE / "results"
     folder.mkdir(exist_ok=True)
     now = datetime.now(UTC)
+    path = folder / f"faults-{now:%Y-%m-%d}.json"
+    before = json.loads(path.read_text()) if path.exists() else {"results": [], "commands": []}
+    again = {one["row"] for one in results}
+    kept = [one for one in before["results"] if one["row"] not in again]
+    every = sorted(kept + results, key=lambda one: (order(one["row"]), one["seed"]))
+    rows = {one["row"] for one in every}
+    passed = {name for name in rows if all(one["passed"] for one in every if one["row"] == name)}
     facts = {
         "date": now.isoformat(timespec="seconds"),
         "machine": f"{os.cpu_count()} cores, {platform.platform()}, Python {platform.python_version()}",
-        "command": "python bench/faults.py " + " ".join(sys.argv[1:]),
-        "summary": words,
+        "commands": [*before.get("commands", []), f"{' '.join(['python bench/faults.py', *sys.argv[1:]])} ({how})"],
+        "summary": f"{len(passed)} of {len(ROWS)} rows passed, {len(every)} runs",
+        "not passed": sorted(rows - passed, key=order),
     }
-    path = folder / f"faults-{now:%Y-%m-%d}"
-    path.with_suffix(".json").write_text(json.dumps({**facts, "results": results}, indent=1) + "\n")
-    text = "# Fault campaign\n\n" + "".join(f"- {key}: {value}\n" for key, value in facts.items())
-    path.with_suffix(".md").write_text(text + "\n" + HEAD + "\n" + "\n".join(map(line, results)) + "\n")
+    path.write_text(json.dumps({**facts, "results": every}, indent=1) + "\n")
+    told = {**facts, "commands": "; ".join(f"`{one}`" for one in facts["commands"])}
+    text = "# Fault campaign\n\n" + "".join(f"- {key}: {value}\n" for key, value in told.items())
+    path.with_suffix(".md").write_text(text + "\n" + HEAD + "\n" + "\n".join(map(line, every)) + "\n")
 
 
 if __name__ == "__main__":
