@@ -210,14 +210,13 @@ def run_through(yard: Yard, names: list[str]) -> dict[str, str]:
         ("failed", "list", "--limit", "1000"), ("failed", "list", "--limit", "1000", "--json"), ("failed", "groups"),
         ("audit",), ("audit", "--json"), ("unknown", "list"), ("export", "-"), ("tenants", "list"), ("kinds",),
     ]  # fmt: skip
-    commands += [("accounts", "show", name) for name in names]
-    commands += [("accounts", "show", name, "--json") for name in names]
+    commands += [("accounts", "show", name, *(("--json",) if place % 2 else ())) for place, name in enumerate(names)]
     commands += [
         ("accounts", "check", name)
         for name in ("wrong", "missing", "api", "microsoft", "crash", "crash-made", "chatty")
     ]
-    commands += [("status", identity) for identity in ids]
-    commands += [("failed", "show", identity, "--json") for identity in ids[::3]]
+    commands += [("status", identity) for identity in ids[::3]]
+    commands += [("failed", "show", identity, "--json") for identity in ids[::7]]
     commands += [("failed", "replay", identity, "--yes") for identity in ids[:2]]
     for words in commands:
         answer = run_or_told(yard, *words)
@@ -315,7 +314,7 @@ def test_the_search_finds_what_is_there(found: Found) -> None:
         {"coded": base64.b64encode(f"user={canary('x')}\1".encode()), "hex": canary("y").encode().hex().encode()}
     )
     assert len(coded.hits([canary("x"), canary("y")])) == 2
-    assert len(found.places) > 150
+    assert len(found.places) > 120
     assert any(place.startswith("redis") and b"delivery:" in octets for place, octets in found.places.items())
 
 
