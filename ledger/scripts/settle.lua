@@ -84,7 +84,7 @@ function verbs.sent(id, fence)
   end
   redis.call('HSET', record, 'state', 'sent', 'ended_at', NOWS, 'code', code, 'enhanced', enhanced, 'words', words,
     'provider_id', provider_id, 'took', took)
-  redis.call('HDEL', record, 'cause', 'due')
+  if r[3] then redis.call('HDEL', record, 'cause', 'due') end
   if provider_id ~= '' then gather('HSET', P .. 'provider', provider_id, id) end
   if history ~= '' then note(id, history) end
   if r[1] == 'waiting' then redis.call('ZREM', P .. 'scheduled', id) end
