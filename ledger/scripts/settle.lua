@@ -68,7 +68,7 @@ end
 
 function verbs.sent(id, fence)
   local record = P .. 'delivery:' .. id
-  local r = redis.call('HMGET', record, 'state', 'fence', 'cause', 'account', 'leased_at')
+  local r = redis.call('HMGET', record, 'state', 'fence', 'cause', 'account', 'leased_at', 'due')
   local code, enhanced, words, provider_id, took, history =
     ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]
   i = i + 6
@@ -84,7 +84,7 @@ function verbs.sent(id, fence)
   end
   redis.call('HSET', record, 'state', 'sent', 'ended_at', NOWS, 'code', code, 'enhanced', enhanced, 'words', words,
     'provider_id', provider_id, 'took', took)
-  if r[3] then redis.call('HDEL', record, 'cause', 'due') end
+  if r[3] or r[6] then redis.call('HDEL', record, 'cause', 'due') end
   if provider_id ~= '' then gather('HSET', P .. 'provider', provider_id, id) end
   if history ~= '' then note(id, history) end
   if r[1] == 'waiting' then redis.call('ZREM', P .. 'scheduled', id) end
