@@ -258,7 +258,7 @@ def never(arena: Arena) -> None:
     two_accounts(arena, bad)
     # A link may be published when it lasts a minute; the ledger's own deadline is moved to where the row ends.
     ids = arena.burst(5, lambda: reset_link(lasts=timedelta(minutes=10)), account="bad")
-    arena.check("retried", eventually(lambda: all(arena.status(one).attempt for one in ids), 20))
+    arena.check("retried", eventually(lambda: all(arena.status(one).due for one in ids), 20))
     waits = [(arena.status(one).due or 0) - time.time() for one in ids]
     arena.check("waits differ", len({round(wait, 2) for wait in waits}) > 1)
     keys, store = arena.home.store.redis, arena.home.store

@@ -17,7 +17,7 @@ def campaign(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=100)
 
 
-@pytest.mark.parametrize("row", ["F4", "F19", "F32", "F44"])
+@pytest.mark.parametrize("row", ["F12", "F19", "F32", "F44"])
 def test_a_row_of_the_fault_matrix_holds(row: str) -> None:
     done = campaign("--rows", row, "--json")
     (result,) = json.loads(done.stdout)["results"]
@@ -26,7 +26,7 @@ def test_a_row_of_the_fault_matrix_holds(row: str) -> None:
     assert result["lost"] == 0
 
 
-def test_the_campaign_knows_all_fifty_two_rows_but_those_it_says_it_lacks() -> None:
+def test_a_row_that_the_matrix_does_not_have_is_refused() -> None:
     done = campaign("--rows", "F99")
     assert done.returncode == 2
     assert "no such row: F99" in done.stderr
