@@ -58,7 +58,7 @@ class SmtpDriver(Driver[SmtpOptions]):
             self._resolve = self.ports.resolve or public_only_resolver(options.allow_hosts)
         except ValueError as error:
             raise ConfigurationError(str(error)) from None
-        self._pool = SessionPool(
+        self._pool: SessionPool[Session] = SessionPool(
             size=self.ports.idle_sessions,
             idle_seconds=options.idle_seconds,
             max_mails=options.max_mails_per_session,
