@@ -20,6 +20,9 @@ another mail), List-Unsubscribe and every other header, and the text beside the 
 `exchange` (EWS), which send the message as it is.
 
 A receipt means that Outlook has it in its Outbox: accepted, not delivered.
+
+postier's own workers lock files and drain on signals as POSIX has them, and do not start on Windows as they are: there
+the driver serves programs that send through it.
 """
 
 from __future__ import annotations
