@@ -22,9 +22,9 @@ A complete sample account:
 POSTIER_EGRESS_ALLOW, or by `allow_hosts` of an account from the accounts file.
 
 exchangelib writes the requests and pyspnego, which comes with it, proves the login; exchangelib's own transport is not
-used. Of its 5.6.0 that sends a refused CreateItem again in every version of the schema, sends a mail up to three times
-to log in, tells a connection lost before the mail from one lost after it no more, keeps connections by process-wide
-cache, has a time limit for each octet but none for all of them, and logs a failed request whole.
+used: in 5.6.0 it sends the mail three times to log in by NTLM, sends one that met a fault again in every version of the
+schema, does not tell a connection lost before the mail from one lost after it, keeps connections in a cache of the
+process, times each octet but not all of them, and logs a failed request whole.
 
 CreateItem takes the MIME: Message-ID, Reply-To, List-Unsubscribe and the rest leave as they are. EWS answers when the
 mail is in Exchange's queue: accepted, not delivered.

@@ -41,6 +41,8 @@ _SENDER = (
     "erroritemnotfound",  # of the folder: it is not there, or may not be seen
     "errormailboxconfiguration",
     "errormissingemailaddress",
+    "errornameresolutionnomailbox",
+    "errornameresolutionnoresults",
     "errornonexistentmailbox",
     "errornonprimarysmtpaddress",
     "errorquotaexceeded",  # of the sending mailbox: it is full
@@ -97,6 +99,8 @@ ADVICE = {
     "ErrorInvalidServerVersion": "The server is older than the schema: set version to what it speaks.",
     "ErrorItemNotFound": "Let the login use this mailbox: full access to it, or the role ApplicationImpersonation.",
     "ErrorMissingEmailAddress": "The login has no mailbox of its own: set access to impersonation.",
+    "ErrorNameResolutionNoMailbox": "The login has no mailbox of its own: set access to impersonation.",
+    "ErrorNameResolutionNoResults": "Check mailbox: the directory knows nobody by this address.",
     "ErrorNonExistentMailbox": "Check mailbox: the server knows nobody by this address.",
     "ErrorNonPrimarySmtpAddress": "Set mailbox to the mailbox's primary address; Exchange's words name it.",
     "ErrorPasswordChangeRequired": "Log in once with Outlook on the web, change the password, and put it here.",

@@ -18,7 +18,7 @@ from exchangelib.account import Identity
 from exchangelib.credentials import DELEGATE, IMPERSONATION
 from exchangelib.items import SEND_AND_SAVE_COPY, SEND_ONLY, SEND_TO_NONE, Message
 from exchangelib.properties import DistinguishedFolderId, Mailbox
-from exchangelib.services import CreateItem, GetFolder
+from exchangelib.services import CreateItem, GetFolder, ResolveNames
 from exchangelib.util import ENS, MNS, TNS
 from exchangelib.version import EXCHANGE_2010_SP2, EXCHANGE_2013, EXCHANGE_2013_SP1, EXCHANGE_2016, Version
 
@@ -32,6 +32,7 @@ _BUILDS = {
     "Exchange2013_SP1": EXCHANGE_2013_SP1,
     "Exchange2016": EXCHANGE_2016,
 }
+_SCOPE = "ActiveDirectory"  # not the login's own contacts
 _TEXT_TAGS = (f"{{{MNS}}}MessageText", f"{{{ENS}}}Message", "faultstring")
 
 
@@ -81,7 +82,14 @@ class Requests:
         return self._wrapped(service, payload)
 
     def look(self) -> bytes:
-        """Ask for the id of the mailbox's Sent Items: whether it is there and may be used."""
+        """Ask after the mailbox, as far as a mail needs it.
+
+        Where it is acted as or takes a copy, for its Sent Items. Else the directory has to know it and the login a
+        mailbox of its own, for the mail starts there; whether the login may send as it, a test mail tells.
+        """
+        if self._options.access == "delegate" and not self._options.save_copy:
+            names = ResolveNames(protocol=self._account.protocol)
+            return self._wrapped(names, names.get_payload([f"smtp:{self._options.mailbox}"], None, False, _SCOPE, None))
         service = GetFolder(account=self._account)
         payload = service.get_payload(folders=[self._sent_items()], additional_fields=[], shape="IdOnly")
         return self._wrapped(service, payload)

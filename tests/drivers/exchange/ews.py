@@ -49,18 +49,29 @@ _BACK_OFF = (
 )
 _XML = {"Content-Type": "text/xml; charset=utf-8", "request-id": "7f5c-0001"}
 
-TAKEN = Reply(
-    200,
-    (_ENVELOPE % _RESPONSE.format(name="CreateItem", kind="Success", inside="<m:ResponseCode>NoError</m:ResponseCode>"
-                                  "<m:Items/>")).encode(),
-    _XML,
-)  # fmt: skip
-FOUND = Reply(
-    200,
-    (_ENVELOPE % _RESPONSE.format(name="GetFolder", kind="Success", inside="<m:ResponseCode>NoError</m:ResponseCode>"
-     '<m:Folders><t:Folder><t:FolderId Id="AQ==" ChangeKey="AQ=="/></t:Folder></m:Folders>')).encode(),
-    _XML,
-)  # fmt: skip
+_RESOLUTION = (
+    '<m:ResolutionSet TotalItemsInView="1" IncludesLastItemInRange="true"><t:Resolution><t:Mailbox><t:Name>Office'
+    "</t:Name><t:EmailAddress>office@example.org</t:EmailAddress><t:RoutingType>SMTP</t:RoutingType></t:Mailbox>"
+    "</t:Resolution></m:ResolutionSet>"
+)
+_FOLDER = '<m:Folders><t:Folder><t:FolderId Id="AQ==" ChangeKey="AQ=="/></t:Folder></m:Folders>'
+
+
+def _done(name: str, found: str) -> Reply:
+    inside = f"<m:ResponseCode>NoError</m:ResponseCode>{found}"
+    return Reply(200, (_ENVELOPE % _RESPONSE.format(name=name, kind="Success", inside=inside)).encode(), _XML)
+
+
+TAKEN = _done("CreateItem", "<m:Items/>")
+FOUND = _done("GetFolder", _FOLDER)
+RESOLVED = _done("ResolveNames", _RESOLUTION)
+
+
+def usual(request: Request) -> Reply:
+    """A mailbox that is there and takes everything."""
+    operations = {b"<m:CreateItem": TAKEN, b"<m:GetFolder": FOUND, b"<m:ResolveNames": RESOLVED}
+    (answer,) = (answer for mark, answer in operations.items() if mark in request.body)
+    return answer
 
 
 def refusal(code: str, text: str = "Refused.", *, kind: str = "Error", name: str = "CreateItem") -> Reply:
@@ -101,7 +112,7 @@ class Exchange(FakeApi):
 
     def __init__(
         self,
-        answer: Callable[[Request], Reply | Act] = lambda request: TAKEN if b"CreateItem" in request.body else FOUND,
+        answer: Callable[[Request], Reply | Act] = usual,
         *,
         offers: tuple[str, ...] = ("Negotiate", "NTLM", 'Basic realm="mail"'),
         nt_hash: bytes = NT_HASH,
@@ -188,7 +199,7 @@ class Exchange(FakeApi):
 
 def always(reply: Reply | Act) -> Callable[[Request], Reply | Act]:
     """The same to every mail; the mailbox is there."""
-    return lambda request: reply if b"m:CreateItem" in request.body else FOUND
+    return lambda request: reply if b"<m:CreateItem" in request.body else usual(request)
 
 
 def made(server: Exchange, *, ports: Ports | None = None, **options: Any) -> ExchangeDriver:

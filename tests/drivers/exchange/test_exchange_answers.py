@@ -29,7 +29,7 @@ from postier.schemas.errors import (
     Unreachable,
 )
 from tests.drivers.exchange import ntlm
-from tests.drivers.exchange.ews import FOUND, MAILBOX, TAKEN, Exchange, always, fault, made, refusal
+from tests.drivers.exchange.ews import FOUND, MAILBOX, TAKEN, Exchange, M, S, always, fault, made, parts, refusal
 from tests.drivers.http.fake import SECRET, Act, Handler, Reply, Request, authority, failure, hang_up, mail, silence
 
 # learn.microsoft.com/exchange/client-developer/web-service-reference/responsecode
@@ -329,11 +329,40 @@ def test_the_check_ends_with_the_mailbox_and_a_test_mail() -> None:
 )
 def test_a_failed_check_says_in_one_sentence_what_to_do(answer: Reply, step: str, advice: str) -> None:
     with Exchange(lambda request: answer) as server:
-        last = list(made(server).check())[-1]
+        last = list(made(server, access="impersonation").check())[-1]
 
     assert (last.name, last.ok) == (step, False)
     assert advice in last.advice
     assert re.fullmatch(r"[A-Z][^.]*\.", last.advice)
+
+
+@pytest.mark.parametrize(
+    ("changes", "operation", "name"),
+    [
+        ({}, "ResolveNames", f"smtp:{MAILBOX}"),
+        ({"save_copy": True}, "GetFolder", "sentitems"),
+        ({"access": "impersonation"}, "GetFolder", "sentitems"),
+    ],
+)
+def test_the_check_asks_for_no_more_rights_than_a_mail_needs(
+    changes: dict[str, Any], operation: str, name: str
+) -> None:
+    with Exchange() as server:
+        assert all(step.ok for step in made(server, **changes).check())
+
+    for request in server.asked:
+        (asked,) = parts(request).findall(f"{S}Body/*")
+        assert asked.tag == f"{M}{operation}"
+        assert name in request.body.decode()
+
+
+@pytest.mark.parametrize("code", ["ErrorNameResolutionNoResults", "ErrorNameResolutionNoMailbox"])
+def test_a_mailbox_the_directory_does_not_know_fails_the_check(code: str) -> None:
+    with Exchange(lambda request: refusal(code, name="ResolveNames")) as server:
+        last = list(made(server).check())[-1]
+
+    assert (last.name, last.ok) == ("sender", False)
+    assert last.advice == ADVICE[code]
 
 
 def test_the_check_of_a_sender_that_may_not_be_sent_as_says_so() -> None:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from postier.drivers.exchange import ExchangeDriver
 from postier.drivers.testing import Behaviour, DriverContract, Scene
-from tests.drivers.exchange.ews import FOUND, TAKEN, Exchange, fault, refusal
+from tests.drivers.exchange.ews import TAKEN, Exchange, fault, refusal, usual
 from tests.drivers.http.fake import SECRET, Act, Reply, Request, hang_up, silence
 
 ANSWERS: dict[Behaviour, Reply | Act] = {
@@ -47,7 +47,7 @@ class TestNtlm(DriverContract):
         def play(request: Request) -> Reply | Act:
             if behaviour == "silent":
                 return silence
-            return ANSWERS[behaviour] if b"m:CreateItem" in request.body else FOUND
+            return ANSWERS[behaviour] if b"<m:CreateItem" in request.body else usual(request)
 
         wrong = {"nt_hash": bytes(16)} if behaviour == "refuses_login" else {}
         with Exchange(play, before_tls=behaviour == "cuts_before_handover", **wrong) as server:
