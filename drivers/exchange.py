@@ -235,7 +235,8 @@ _BY_STEP: dict[Step, str] = {
     "resolve": "Check url and the name server; a server inside the network must be named in POSTIER_EGRESS_ALLOW.",
     "connect": "Check url, and that a firewall lets HTTPS through to this server.",
     "tls": "Check that the server speaks TLS 1.2 on this port.",
-    "login": "Check username (DOMAIN\\user or user@domain), password, and that the account is not locked.",
+    "login": "Check username (DOMAIN\\user or user@domain), password and lock-out; where a proxy ends TLS, Extended "
+    "Protection refuses NTLM.",
     "sender": "Check mailbox and access, and the login's rights on it.",
     "test_mail": "Check that the login may send as the sender's address, and read Exchange's words.",
 }

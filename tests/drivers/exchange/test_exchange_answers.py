@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -83,16 +85,17 @@ CODES: list[tuple[str, type[DeliveryError]]] = [
 
 @pytest.mark.parametrize(("code", "kind"), CODES)
 def test_every_documented_code_blames_what_is_broken_and_is_tried_once(code: str, kind: type[DeliveryError]) -> None:
-    for answer in (refusal(code, f"No, {SECRET} for {MAILBOX}."), fault(code, "No.")):
-        with Exchange(always(answer)) as server:
+    with Exchange() as server:
+        for tries, answer in enumerate((refusal(code, f"No, {SECRET} for {MAILBOX}."), fault(code, "No.")), 1):
+            server.answer = always(answer)
             error = failure(made(server))
 
-        assert type(error) is kind
-        assert error.text.startswith(code)
-        assert (error.code, error.stage) == (answer.status, "http")
-        assert SECRET not in f"{error!r}{vars(error)}"
-        assert MAILBOX not in error.text
-        assert len(server.mails()) == 1
+            assert type(error) is kind
+            assert error.text.startswith(code)
+            assert (error.code, error.stage) == (answer.status, "http")
+            assert SECRET not in f"{error!r}{vars(error)}"
+            assert MAILBOX not in error.text
+            assert len(server.mails()) == tries
 
 
 def test_every_code_of_the_table_is_one_that_exchangelib_knows() -> None:
@@ -416,3 +419,26 @@ def test_the_message_id_is_kept_over_all_attempts() -> None:
         failure(made(server), email)
 
     assert [request.body.count(b"&lt;kept@example.org&gt;") for request in server.mails()] == [1, 1]
+
+
+def test_the_check_command_tries_an_account_of_the_accounts_file(tmp_path: Path) -> None:
+    """`postier accounts check`, for real, without a ledger."""
+    with Exchange() as server:
+        options = {key: value for key, value in server.options.items() if key not in ("password", "username")}
+        options["allow_hosts"] = list(options["allow_hosts"])
+        lines = [f"{key} = {json.dumps(value)}" for key, value in options.items()]
+        accounts = tmp_path / "accounts.toml"
+        accounts.write_text(
+            'default_account = "office"\n[accounts.office]\ndriver = "exchange"\n'
+            'sender = { address = "office@example.org" }\n[accounts.office.options]\n'
+            "username = 'CONTOSO\\svc-mail'\npassword = \"env:EWS_WORD\"\n" + "\n".join(lines) + "\n"
+        )
+        environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "EWS_WORD": SECRET}
+        environment |= {"POSTIER_ACCOUNTS_FILE": str(accounts), "POSTIER_REDIS_URL": "redis://127.0.0.1:1/0"}
+        command = [sys.executable, "-m", "postier.console", "accounts", "check", "office", "--to", "ana@example.com"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.findall(r"ok +(\w+)", done.stdout) == ["resolve", "connect", "tls", "login", "sender", "test_mail"]
+    assert SECRET not in done.stdout + done.stderr
+    assert len(server.mails()) == 1
