@@ -110,6 +110,8 @@ def told(body: bytes) -> Told:
     message = next((node for node in root.iter() if str(node.tag).endswith("ResponseMessage")), None)
     code = _text(root, (f"{{{MNS}}}ResponseCode", f"{{{ENS}}}ResponseCode"))
     values = {str(node.get("Name")): str(node.text or "") for node in root.iter(f"{{{TNS}}}Value")}
+    if code == "ErrorInternalServerError":  # what it is about may stand inside
+        code = values.get("InnerErrorResponseCode", "").strip() or code
     done = message is not None and message.get("ResponseClass") == "Success" and code == "NoError"
     return Told(code, _text(root, _TEXT_TAGS), done, _seconds(values))
 

@@ -74,10 +74,14 @@ def usual(request: Request) -> Reply:
     return answer
 
 
-def refusal(code: str, text: str = "Refused.", *, kind: str = "Error", name: str = "CreateItem") -> Reply:
-    """A response message that says no, with status 200 as EWS sends it."""
+def refusal(
+    code: str, text: str = "Refused.", *, kind: str = "Error", name: str = "CreateItem", inner: str = ""
+) -> Reply:
+    """A response message that says no, with status 200 as EWS sends it; `inner` is the more specific code in it."""
     inside = f"<m:MessageText>{text}</m:MessageText><m:ResponseCode>{code}</m:ResponseCode>"
     inside += "<m:DescriptiveLinkKey>0</m:DescriptiveLinkKey>"
+    if inner:
+        inside += f'<m:MessageXml><t:Value Name="InnerErrorResponseCode">{inner}</t:Value></m:MessageXml>'
     return Reply(200, (_ENVELOPE % _RESPONSE.format(name=name, kind=kind, inside=inside)).encode(), _XML)
 
 

@@ -116,6 +116,14 @@ def test_the_wait_that_exchange_asks_for_is_passed_on(answer: Reply) -> None:
     assert error.retry_after == pytest.approx(297.749)
 
 
+def test_an_internal_error_means_the_code_inside_it() -> None:
+    with Exchange(always(refusal("ErrorInternalServerError", inner="ErrorSendAsDenied"))) as server:
+        error = failure(made(server))
+
+    assert type(error) is SenderRefused
+    assert error.text.startswith("ErrorSendAsDenied")
+
+
 def test_too_many_recipients_ask_for_smaller_packets() -> None:
     with Exchange(always(refusal("ErrorInvalidRecipients", "Too many recipients."))) as server:
         error = failure(made(server))
