@@ -82,6 +82,7 @@ def refusal(
     inside += "<m:DescriptiveLinkKey>0</m:DescriptiveLinkKey>"
     if inner:
         inside += f'<m:MessageXml><t:Value Name="InnerErrorResponseCode">{inner}</t:Value></m:MessageXml>'
+    inside += {"CreateItem": "<m:Items/>", "GetFolder": "<m:Folders/>"}.get(name, "")
     return Reply(200, (_ENVELOPE % _RESPONSE.format(name=name, kind=kind, inside=inside)).encode(), _XML)
 
 
