@@ -1,7 +1,7 @@
 """Mails over SMTP sessions: one conversation carries several, and where the server can, their commands overlap.
 
-With PIPELINING (RFC 2920) MAIL, RCPT and DATA leave in one write, and those of the next mail right behind a body, so
-that a mail costs one round trip instead of four. On the wire:
+With PIPELINING (RFC 2920) MAIL, RCPT and DATA leave in one write, and those of the next mail right behind a body where
+the server is not known to die of it, so that a mail costs one round trip instead of four. On the wire:
 
     MAIL RCPT DATA          <- 250 250 354
     body . MAIL RCPT DATA   <- 250 (the first mail's verdict, yielded at once) 250 250 354
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 from postier.drivers.base import Result
 from postier.drivers.smtp_mail import (
@@ -37,6 +38,15 @@ _SMALL = 65_536  # octets that leave in one write
 _VERDICT_421 = re.compile(r"4\.7\.\d{1,3}")
 
 
+@dataclass(slots=True)
+class Overlap:
+    """Whether commands may follow a body before its verdict, kept for an account. A verdict that got lost with commands
+    behind the body ends it: a server that cannot bear them would leave every mail's outcome unknown.
+    """
+
+    allowed: bool = True
+
+
 class Conversation:
     """Speaks one mail after the other. `take` gives a session, idle or new; `dial` always a new one.
 
@@ -52,8 +62,10 @@ class Conversation:
         dial: Callable[[], Session],
         give_back: Callable[[Session], None],
         clock: Callable[[], float],
+        overlap: Overlap | None = None,
     ) -> None:
         self._options = options
+        self._overlap = overlap or Overlap()
         self._take: Callable[[], Session] | None = take
         self._dial = dial
         self._give_back = give_back
@@ -99,7 +111,8 @@ class Conversation:
             return None
         transaction = Transaction(email)
         session = self._session
-        if session is not None and session.pipelining and not session.broken and not self._is_spent(session):
+        overlaps = session is not None and session.overlaps and self._overlap.allowed
+        if session is not None and overlaps and not session.broken and not self._is_spent(session):
             self._prepare(transaction, session)
             if transaction.error is None:
                 try:
@@ -287,6 +300,8 @@ class Conversation:
                 session.broken = True
             accepted = accepts(reply)
         except WireBroken as broken:
+            if session.expected > 1:
+                self._overlap.allowed = False
             self._drop()
             return unknown(transaction, str(broken))
         if accepted:

@@ -12,7 +12,7 @@ import pytest
 
 from postier.drivers.base import Ports
 from postier.schemas.email import Email
-from postier.schemas.errors import AuthenticationFailed, DeliveryError, RateLimited
+from postier.schemas.errors import AuthenticationFailed, DeliveryError, OutcomeUnknown, RateLimited
 from postier.schemas.receipt import Receipt
 from tests.drivers.kit import (
     LOCK_STEP,
@@ -62,6 +62,42 @@ def test_the_next_mail_is_announced_before_the_verdict_and_each_verdict_is_yield
     assert first.text == "2.0.0 first"
     assert isinstance(second, Receipt)
     assert second.text == "2.0.0 second"
+
+
+def hears_more(peer: Peer) -> bool:
+    """Whether the client says anything in the next twentieth of a second."""
+    peer.sock.settimeout(0.05)
+    with contextlib.suppress(TimeoutError):
+        peer.held += peer.sock.recv(65_536)
+    peer.sock.settimeout(None)
+    return bool(peer.held)
+
+
+def test_nothing_follows_a_body_before_its_verdict_at_a_server_that_is_known_to_die_of_it() -> None:
+    def verdict(peer: Peer, line: str) -> str:
+        assert not hears_more(peer)
+        return "250 2.0.0 Ok"
+
+    script = polite(banner="220 mail.example.org Dovecot (Debian) ready.", DOT=verdict)
+    with ScriptedServer(script) as server, opened(server.port) as driver:
+        outcome = results(driver, *map(mail, range(1, 6)))
+
+    assert all(isinstance(result, Receipt) for result in outcome)
+    assert server.connections == 1
+
+
+def test_a_server_that_dies_of_commands_behind_a_body_costs_one_verdict_and_no_more() -> None:
+    def verdict(peer: Peer, line: str) -> str:
+        if hears_more(peer):
+            peer.leave()
+        return "250 2.0.0 Ok"
+
+    with ScriptedServer(polite(banner="220 hidden ESMTP", DOT=verdict)) as server, opened(server.port) as driver:
+        first, *rest = results(driver, *map(mail, range(1, 5)))
+        later = results(driver, *map(mail, range(5, 8)))
+
+    assert isinstance(first, OutcomeUnknown)
+    assert all(isinstance(result, Receipt) for result in (*rest, *later))
 
 
 @BOTH
