@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
+from typing import Any
 
 import pytest
 from aiosmtpd.controller import Controller
@@ -48,7 +49,7 @@ def npm_with_password(files: Files) -> Iterator[MailServer]:
 @contextlib.contextmanager
 def aiosmtpd_server(files: Files) -> Iterator[MailServer]:
     inbox, ports = Inbox(), (free_port(), free_port())
-    logs_in = {"authenticator": inbox.authenticate, "auth_required": True, "enable_SMTPUTF8": True}
+    logs_in: dict[str, Any] = {"authenticator": inbox.authenticate, "auth_required": True, "enable_SMTPUTF8": True}
     starttls = Controller(
         inbox, hostname="127.0.0.1", port=ports[0], tls_context=files.context, require_starttls=True, **logs_in
     )

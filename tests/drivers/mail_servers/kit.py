@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,7 +52,7 @@ class MailServer:
     line_end: bytes = b"\r\n"
     utf8: bool = True
 
-    def options(self, security: str, ca_file: str, **changes: object) -> dict[str, object]:
+    def options(self, security: str, ca_file: str, **changes: Any) -> dict[str, Any]:
         """The options of an account here."""
         port = self.tls if security == "tls" else self.starttls
         return {"host": "localhost", "port": port, "security": security, "ca_file": ca_file, **LOGIN, **changes}
@@ -93,7 +94,7 @@ class Program:
 @contextlib.contextmanager
 def running(program: Program) -> Iterator[None]:
     """Start it, yield once it listens, stop it."""
-    who = {"user": program.user, "group": "nogroup", "extra_groups": []} if program.user else {}
+    who: dict[str, Any] = {"user": program.user, "group": "nogroup", "extra_groups": []} if program.user else {}
     with program.log.with_suffix(".out").open("wb") as out:
         process = subprocess.Popen(
             program.command,
@@ -102,7 +103,7 @@ def running(program: Program) -> Iterator[None]:
             stderr=out,
             start_new_session=True,
             env=None if program.environment is None else {**os.environ, **program.environment},
-            **who,  # type: ignore[call-overload]
+            **who,
         )
         try:
             wait_for(lambda: process.poll() is not None or all(map(listens, program.ports)), 15)

@@ -35,5 +35,6 @@ for (const { port, secure } of given.listeners) {
       });
     },
   });
+  server.on("error", () => {}); // a client that turns away from our certificate must not end the process
   server.listen(port, "127.0.0.1", () => tell({ listening: port }));
 }

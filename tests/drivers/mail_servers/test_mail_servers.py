@@ -49,8 +49,7 @@ def test_what_arrives_after_a_login_is_what_was_sent(
         assert not server.arrived(international.message_id)
 
 
-@pytest.mark.parametrize("auth", ["plain", "login"])
-@pytest.mark.parametrize("security", ["starttls", "tls"])
+@pytest.mark.parametrize(("security", "auth"), [("starttls", "plain"), ("tls", "login")])
 def test_a_wrong_password_is_told_in_the_servers_words_and_nothing_is_sent(
     server: MailServer, files: Files, security: str, auth: str
 ) -> None:
