@@ -19,11 +19,13 @@ SERVERS = (
     ("redis-server", ("redis-server", "valkey-server"), "tests on a system redis-server"),
     ("dovecot-submissiond", ("dovecot",), "tests that log in to Dovecot or, by it, to Postfix"),
     ("postfix", ("postfix",), "tests that send through a private Postfix"),
+    ("npm", ("npm",), "tests that send to npm's smtp-server"),
     ("chromium", ("chromium", "chromium-browser", "google-chrome"), "tests that look at pages in a browser"),
 )
 # Debian has one mail server at a time: a second one is unpacked here, `exim4` and its `lib`, and never installed
 EXIM = ROOT / "build" / "servers" / "exim4"
 EXIM_PACKAGES = ("exim4-daemon-light", "libnss-wrapper")
+APT_GET = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-o", "DPkg::Lock::Timeout=120"]
 SYSTEM_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin", "/sbin"])
 POLICY = Path("/usr/sbin/policy-rc.d")
 
@@ -64,11 +66,10 @@ def may_install() -> bool:
 
 def apt_install(*packages: str) -> None:
     """Install Debian packages without starting their services or removing others. Raises CommandFailed."""
-    quiet = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-o", "DPkg::Lock::Timeout=120"]
-    install = [*quiet, "install", "-y", "-q", "--no-remove", "--no-install-recommends", *packages]
+    install = [*APT_GET, "install", "-y", "-q", "--no-remove", "--no-install-recommends", *packages]
     with services_kept_down():
-        subprocess.run([*quiet, "-q", "update"], capture_output=True, stdin=subprocess.DEVNULL, check=False)
-        watch([*install], f"installing {', '.join(packages)} with apt-get (services stay down)")
+        _said(*APT_GET, "-q", "update")
+        watch(install, f"installing {', '.join(packages)} with apt-get (services stay down)")
 
 
 def unpack_exim() -> None:
@@ -77,8 +78,9 @@ def unpack_exim() -> None:
     with tempfile.TemporaryDirectory(dir=EXIM.parent) as name:
         folder = Path(name)
         folder.chmod(0o755)  # apt fetches as a user of its own
+        _said(*APT_GET, "-q", "update")
         watch(
-            ["apt-get", "-q", "download", *EXIM_PACKAGES, *missing_libraries(EXIM_PACKAGES[0])],
+            [*APT_GET, "-q", "download", *EXIM_PACKAGES, *missing_libraries(EXIM_PACKAGES[0])],
             f"fetching {EXIM_PACKAGES[0]} with apt-get (unpacked below build/, not installed)",
             folder=folder,
         )
@@ -91,7 +93,7 @@ def unpack_exim() -> None:
                 shutil.copyfile(library, made / "lib" / library.name)
         shutil.copyfile(folder / "tree" / "usr" / "sbin" / "exim4", made / "exim4")
         (made / "exim4").chmod(0o755)  # and no longer setuid
-        with contextlib.suppress(FileExistsError):  # another run was faster
+        with contextlib.suppress(OSError):  # another run was faster
             made.rename(EXIM)
 
 
@@ -99,7 +101,7 @@ def missing_libraries(package: str) -> list[str]:
     """The libraries an install of the package would bring along, by apt's own reckoning."""
     needs = _said("apt-cache", "depends", package)
     libraries = [words[-1] for line in needs if (words := line.split()) and words[-1].startswith("lib")]
-    planned = _said("apt-get", "-s", "install", "--no-install-recommends", *libraries)
+    planned = _said(*APT_GET, "-s", "install", "--no-install-recommends", *libraries)
     return [words[1] for line in planned if (words := line.split())[:1] == ["Inst"] and not words[2].startswith("[")]
 
 
