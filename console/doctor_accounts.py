@@ -23,15 +23,20 @@ _SHOWN = 20  # findings; a platform may keep thousands of accounts
 _OPTION = re.compile(r"accounts\.([^.:]+)\.options\.(\w+)")
 
 
-def examine_file(settings: Settings) -> Iterator[Finding]:
-    """The accounts file alone, for it needs no ledger."""
-    if settings.accounts_file is None:
-        return
+def readable_file(settings: Settings) -> Iterator[Finding]:
+    """A finding when the accounts file cannot be read."""
     try:
-        registry = settings.registry()
+        settings.registry()
     except ConfigurationError as error:
         yield Finding("accounts", "fail", str(error), "Mend the accounts file.")
+
+
+def examine_file(settings: Settings) -> Iterator[Finding]:
+    """The accounts file alone, for it needs no ledger."""
+    if unreadable := list(readable_file(settings)):
+        yield from unreadable
         return
+    registry = settings.registry()
     known = Merged(registry)
     wrong = _limited([found for account in registry.accounts.values() for found in _examine(account, known, settings)])
     yield from wrong

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from postier.console.doctor_accounts import examine_file, examine_stored
+from postier.console.doctor_accounts import examine_file, examine_stored, readable_file
 from postier.console.doctor_finding import Finding
 from postier.console.doctor_ledger import examine_ledger
 from postier.console.ledger_access import demo_hint, redis_address
@@ -25,8 +25,11 @@ _FULL = 0.95
 _BUSY = 0.75  # share of maxmemory at which publish answers busy
 
 
-def examine(*, thorough: bool = False, mend: bool = False) -> Iterator[Finding]:
-    """Check everything, from the settings outward; `thorough` and `mend` are about the ledger's indexes."""
+def examine(*, health: bool = False, thorough: bool = False, mend: bool = False) -> Iterator[Finding]:
+    """Check everything, from the settings outward; `thorough` and `mend` are about the ledger's indexes.
+
+    `health` leaves out what a restart of the process that asks would not mend: accounts, memory, other workers.
+    """
     try:
         settings = load_settings()
     except ConfigurationError as error:
@@ -34,10 +37,15 @@ def examine(*, thorough: bool = False, mend: bool = False) -> Iterator[Finding]:
         return
     yield Finding("settings", "ok", f"namespace {settings.namespace}, data in {settings.data_dir}")
     yield _seal_keys(settings)
-    yield from examine_file(settings)
+    yield from readable_file(settings) if health else examine_file(settings)
     store = Store(settings.redis_url, namespace=settings.namespace, timeout=settings.redis_timeout)
     try:
-        yield from _redis(store)
+        facts = server_facts(store)
+        yield _redis(store, facts)
+        if health:
+            return
+        yield _durability(facts)
+        yield _memory(facts)
         yield from _data_set(store)
         yield _clock(store)
         yield from examine_stored(store, settings)
@@ -59,18 +67,14 @@ def _seal_keys(settings: Settings) -> Finding:
     return Finding("seal keys", "ok", "payloads are sealed at rest")
 
 
-def _redis(store: Store) -> Iterator[Finding]:
-    facts = server_facts(store)
+def _redis(store: Store, facts: ServerFacts) -> Finding:
     words = f"{facts.name} {facts.version} answers at {redis_address(store.url)}"
     refused = refusal_of(facts)
     if refused is not None:
-        yield Finding("redis", "fail", f"{words}. {refused}", "Workers do not start on it.")
-    elif facts.policy is None:
-        yield Finding("redis", "warn", f"{words}, but does not tell its maxmemory-policy", "It must be noeviction.")
-    else:
-        yield Finding("redis", "ok", f"{words}, nothing is evicted")
-    yield _durability(facts)
-    yield _memory(facts)
+        return Finding("redis", "fail", f"{words}. {refused}", "Workers do not start on it.")
+    if facts.policy is None:
+        return Finding("redis", "warn", f"{words}, but does not tell its maxmemory-policy", "It must be noeviction.")
+    return Finding("redis", "ok", f"{words}, nothing is evicted")
 
 
 def _durability(facts: ServerFacts) -> Finding:

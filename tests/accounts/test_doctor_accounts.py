@@ -180,6 +180,22 @@ def test_an_entry_that_cannot_be_read_is_told_with_what_waits(postier: Run, make
     assert wrong["advice"].startswith("Its mail waits: `postier accounts remove office`")
 
 
+def test_a_worker_is_healthy_whatever_is_wrong_with_an_account(
+    postier: Run, make_book: MakeBook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored(make_book(), tenant(), account(driver="acmemail"))
+    assert only(findings(postier))
+
+    answer = postier("doctor", "--health", "--json")
+
+    assert answer.code == 0
+    assert [(check["name"], check["result"]) for check in answer.json["checks"]] == [
+        ("settings", "ok"), ("seal keys", "ok"), ("redis", "ok"),
+    ]  # fmt: skip
+    monkeypatch.setenv("POSTIER_REDIS_URL", "redis://127.0.0.1:1")
+    assert postier("doctor", "--health").code == 1
+
+
 def test_a_platform_full_of_broken_accounts_gets_a_screen_and_the_number_of_the_rest(
     postier: Run, make_book: MakeBook
 ) -> None:
