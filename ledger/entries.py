@@ -121,6 +121,14 @@ def back(delivery: Claimed, *, refund: bool = True) -> Entry:
     return ("back", delivery.id, delivery.fence, int(refund))
 
 
+def withdraw(delivery: Claimed, *, timeline: str) -> Entry:
+    """Nothing of it left, though `sending` was or may have been written: to the head of its lane, attempt returned.
+
+    Undoes the `unknown` of a lease that ran out meanwhile, too.
+    """
+    return ("withdraw", delivery.id, delivery.fence, timeline)
+
+
 def free(conversation: str, account: str, verdict: Literal["good", "bad", "none"], words: str = "") -> Entry:
     """The conversation is over: `good` when the server answered, `bad` when it could not be reached, else `none`.
 

@@ -23,7 +23,7 @@ from postier.ledger.entries import (
     free,
     history,
     mark,
-    retry,
+    withdraw,
 )
 from postier.schemas.errors import LedgerUnavailable
 from postier.settings.logs import log
@@ -66,6 +66,7 @@ class Conversation:
         self._unstarted = _mails(handed.deliveries)
         self._under_way: dict[str, Claimed] = {}
         self._handed_over: set[str] = set()
+        self._unanswered: set[str] = set()
         self._tickets: list[Ticket] = []
         self._free: Ticket | None = None
         self._stop_at = time.monotonic() + seconds
@@ -114,9 +115,14 @@ class Conversation:
     def hand_over(self, mail: Mail) -> None:
         """Write `sending`. Raises Withdrawn, or LedgerUnavailable when nobody can write it: nothing may leave then."""
         with self._lock:
-            self._handed_over.update(delivery.id for delivery in mail)
+            fresh = {delivery.id for delivery in mail} - self._handed_over
+            self._handed_over.update(fresh)
         self.progress_at = math.inf  # it is the ledger that is waited for
-        answers = self._settler.write([mark(delivery) for delivery in mail])
+        try:
+            answers = self._settler.write([mark(delivery) for delivery in mail])
+        except LedgerUnavailable:
+            self._unanswered.update(fresh)  # perhaps it is written; what is certain is that nothing left
+            raise
         self.progress_at = time.monotonic()
         if all(answer == OK for answer in answers):
             return
@@ -148,9 +154,7 @@ class Conversation:
 
     def unmark(self, delivery: Claimed) -> None:
         """A marked delivery of which nothing was sent waits again at once."""
-        line = history("withdrawn", attempt=delivery.attempt)
-        again = retry(delivery, Reply(), delay=0, spend=False, cause="withdrawn", timeline=line)
-        self.settle(delivery, again)
+        self.settle(delivery, _withdrawn(delivery))
 
     def settle(self, delivery: Claimed, *entries: Entry) -> None:
         """Owe the ledger this outcome; it is written within milliseconds, at the latest by `flush`."""
@@ -188,7 +192,9 @@ class Conversation:
             left = tuple(self._under_way.values())
             self._under_way.clear()
         if left:
-            self._put(_give_back(left))
+            doubtful = [delivery for delivery in reversed(left) if delivery.id in self._unanswered]
+            rest = tuple(delivery for delivery in left if delivery.id not in self._unanswered)
+            self._put([*_give_back(rest), *map(_withdrawn, doubtful)])
         if self._free is None:
             self._free = self._settler.put([free(self.name, self.account, self.verdict, self.words)])
             self._tickets.append(self._free)
@@ -216,6 +222,10 @@ class Conversation:
             log().error("account.parked", account=self.account, cause="unreachable", reason=self.words)
         elif answer == RECOVERED:
             log().info("account.ready", account=self.account)
+
+
+def _withdrawn(delivery: Claimed) -> Entry:
+    return withdraw(delivery, timeline=history("withdrawn", attempt=delivery.attempt))
 
 
 def _give_back(mail: Mail) -> list[Entry]:

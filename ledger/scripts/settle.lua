@@ -7,6 +7,7 @@
 --                                           4 when it ended as failed: twice `sender_refused`, others were fine between
 --   end   state, cause, code, enhanced, words, history
 --   back  refund (0|1)                      unstarted: to the head of its lane, permit and attempt returned
+--   withdraw history                        nothing of it left, marked or not: to the head of its lane, attempt returned
 --   free  (id: conversation, fence: account) verdict (good|bad|none), words -> 2 when the account parked just now, 3 when
 --                                           it proved well again; the conversation is over
 --   park  (id: account, fence: state) until (us from now, 0: a person), cause, words -> 1 parked just now, 0 that is no news
@@ -165,6 +166,30 @@ function verbs.back(id, fence)
   local a = read_account(r[3])
   give_quota_back(r[3], a, refund, r[6])
   if refund and release_permit(r[3], a, r[5]) then make_due(r[3], r[4]) end
+  wake()
+  return 1
+end
+
+-- Who holds the fence knows that nothing left, even where another worker had to doubt it meanwhile.
+function verbs.withdraw(id, fence)
+  local record = P .. 'delivery:' .. id
+  local r = redis.call('HMGET', record, 'state', 'fence', 'account', 'class', 'cause', 'deadline')
+  local history = ARGV[i]
+  i = i + 1
+  local doubted = r[1] == 'unknown' and r[5] == 'worker_died' and r[2] == fence
+  if not (holds(r, fence) or doubted) then return r[2] == fence and r[1] == 'waiting' and 1 or 0 end
+  if doubted then
+    leave(id, 'unknown')
+    redis.call('HDEL', record, 'ended_at')
+    redis.call('HINCRBY', record, 'crashes', -1) -- nobody died
+    redis.call('ZADD', P .. 'deadline', r[6], id)
+  end
+  redis.call('HSET', record, 'state', 'waiting', 'cause', 'withdrawn')
+  redis.call('HINCRBY', record, 'attempt', -1)
+  redis.call('HINCRBY', record, 'deferred', 1)
+  note(id, history)
+  redis.call('ZREM', P .. 'lease', id)
+  to_lane(id, r[3], r[4], true)
   wake()
   return 1
 end
