@@ -10,7 +10,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any
 
@@ -37,12 +37,15 @@ _MONTHS = {
 # fmt: on
 
 
+# A mail says its times two or three times over.
+@lru_cache(maxsize=512)
 def when_en(moment: datetime) -> str:
     """22 November 2026 at 14:05 UTC"""
     moment = moment.astimezone(UTC)
     return f"{moment.day} {_MONTHS['en'][moment.month - 1]} {moment.year} at {moment.hour:02}:{moment.minute:02} UTC"
 
 
+@lru_cache(maxsize=512)
 def when_fr(moment: datetime) -> str:
     """22 novembre 2026 à 14 h 05 UTC"""
     moment = moment.astimezone(UTC)
@@ -53,11 +56,17 @@ def when_fr(moment: datetime) -> str:
 def _when_html(plain: Callable[[datetime], str]) -> Callable[[datetime], Markup]:
     """The same words with the time of day kept on one line: only digits and our own words are in it."""
 
+    @lru_cache(maxsize=512)
     def when(moment: datetime) -> Markup:
         day, joint, time = plain(moment).rpartition(" at " if plain is when_en else " à ")
         return Markup(escape(day + joint) + Markup(time.replace(" ", "&#160;")))
 
     return when
+
+
+def shown(value: Any) -> str:
+    """As HTML: what is markup already stays as it is, without the copies that markupsafe makes of it."""
+    return value if type(value) is Markup else escape(value)
 
 
 def _link(url: str) -> str:
@@ -125,6 +134,9 @@ class Template:
         self._name = name
         # The root function is what Template.render calls; going there directly saves a copy of the fields per template.
         self._root: Callable[[Context], Iterable[str]] = environment.from_string(source).root_render_func
+        names: dict[str, Any] = getattr(self._root, "__globals__", {})
+        if names.get("escape") is escape:
+            names["escape"] = shown
 
     def render(self, fields: dict[str, Any]) -> str:
         """The text for these fields. Raises RenderError; its words name the template and the field, never a value."""
