@@ -129,12 +129,16 @@ def withdraw(delivery: Claimed, *, timeline: str) -> Entry:
     return ("withdraw", delivery.id, delivery.fence, timeline)
 
 
-def free(conversation: str, account: str, verdict: Literal["good", "bad", "none"], words: str = "") -> Entry:
+def free(
+    conversation: str, account: str, verdict: Literal["good", "bad", "none"], words: str = "", *, each: float = 0.0
+) -> Entry:
     """The conversation is over: `good` when the server answered, `bad` when it could not be reached, else `none`.
+
+    `each` is how many seconds a mail took, 0 when nobody knows: the next conversations are as long as fits that pace.
 
     Answered with PARKED when the account's breaker opened, with RECOVERED when it proved well again.
     """
-    return ("free", conversation, account, verdict, words[:_WORDS])
+    return ("free", conversation, account, verdict, words[:_WORDS], int(each * 1e6))
 
 
 def park(account: str, *, state: Literal["parked", "needs_login"], seconds: float, cause: str, words: str) -> Entry:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
+from itertools import islice, takewhile
 from typing import Literal
 
 from postier.ledger.entries import (
@@ -30,6 +31,11 @@ from postier.settings.logs import log
 from postier.workers.settler import Settler, Ticket
 
 Mail = tuple[Claimed, ...]
+
+# At most so many mails are marked before their turn, when they leave within this time (s); a mark that old is repeated.
+_AHEAD = 7
+_MOMENT = 0.05
+_FRESH = 0.25
 
 
 class Withdrawn(Exception):
@@ -67,6 +73,9 @@ class Conversation:
         self._under_way: dict[str, Claimed] = {}
         self._handed_over: set[str] = set()
         self._unanswered: set[str] = set()
+        self._ahead: dict[str, float] = {}  # marked before its turn: until when that is good enough
+        self._begun_at = self._ended_at = 0.0
+        self._ended = 0
         self._tickets: list[Ticket] = []
         self._free: Ticket | None = None
         self._stop_at = time.monotonic() + seconds
@@ -117,12 +126,21 @@ class Conversation:
         with self._lock:
             fresh = {delivery.id for delivery in mail} - self._handed_over
             self._handed_over.update(fresh)
+        now = time.monotonic()
+        self._begun_at = self._begun_at or now
+        if all(self._ahead.get(delivery.id, 0.0) > now for delivery in mail):
+            return
+        soon = self._soon()
         self.progress_at = math.inf  # it is the ledger that is waited for
         try:
-            answers = self._settler.write([mark(delivery) for delivery in mail])
+            answers = self._settler.write([mark(delivery) for delivery in (*mail, *soon)])
         except LedgerUnavailable:
             self._unanswered.update(fresh)  # perhaps it is written; what is certain is that nothing left
             raise
+        self._ahead.update(
+            (d.id, now + _FRESH) for d, answer in zip(soon, answers[len(mail) :], strict=True) if answer == OK
+        )
+        answers = answers[: len(mail)]
         self.progress_at = time.monotonic()
         if all(answer == OK for answer in answers):
             return
@@ -135,6 +153,21 @@ class Conversation:
             else:
                 self._forget(delivery)
         raise Withdrawn
+
+    def _pace(self) -> float:
+        """Seconds a mail took so far, 0 as long as nobody knows."""
+        return (self._ended_at - self._begun_at) / self._ended if self._ended else 0.0
+
+    def _soon(self) -> list[Claimed]:
+        """What follows within moments at the pace so far, and may be marked in the same round trip.
+
+        Only kinds that are sent again when in doubt: should the worker die now, a person is asked about none of them.
+        """
+        pace = self._pace()
+        with self._lock:
+            following = list(islice(self._unstarted, min(_AHEAD, int(_MOMENT / pace)) if pace else 0))
+        certain = takewhile(lambda mail: all(d.on_unknown == "resend" and not d.crashes for d in mail), following)
+        return [delivery for mail in certain for delivery in mail]
 
     def was_handed_over(self, mail: Mail) -> bool:
         """Whether `sending` was, or may have been, written for this mail."""
@@ -160,7 +193,8 @@ class Conversation:
         """Owe the ledger this outcome; it is written within milliseconds, at the latest by `flush`."""
         self._put(entries)
         self._forget(delivery)
-        self.progress_at = time.monotonic()
+        self._ended_at = self.progress_at = time.monotonic()
+        self._ended += 1
 
     def settle_now(self, delivery: Claimed, entry: Entry) -> int:
         """Write this outcome and return the ledger's answer; without an answer it is owed, and taken as OK."""
@@ -196,7 +230,7 @@ class Conversation:
             rest = tuple(delivery for delivery in left if delivery.id not in self._unanswered)
             self._put([*_give_back(rest), *map(_withdrawn, doubtful)])
         if self._free is None:
-            self._free = self._settler.put([free(self.name, self.account, self.verdict, self.words)])
+            self._free = self._settler.put([free(self.name, self.account, self.verdict, self.words, each=self._pace())])
             self._tickets.append(self._free)
         owed, self._tickets = self._tickets, []
         failed: LedgerUnavailable | None = None
