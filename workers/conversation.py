@@ -93,7 +93,7 @@ class Conversation:
     def next(self) -> Mail | None:
         """Start the next mail; None when there is none or the conversation's time is over."""
         if time.monotonic() > self._stop_at and self._under_way:
-            self.stop()
+            self._give_back_unstarted()
         with self._lock:
             if not self._unstarted:
                 return None
@@ -106,14 +106,20 @@ class Conversation:
 
         A driver may hold the next mail ready while a server thinks: when it asks to hand that over, it is Withdrawn.
         """
+        self._give_back_unstarted()
         with self._lock:
-            unstarted = list(self._unstarted)
-            self._unstarted.clear()
-            ready = tuple(d for d in self._under_way.values() if d.id not in self._handed_over)
-        if ready:
-            unstarted.insert(0, ready)
-        if unstarted:
-            self._put([entry for mail in reversed(unstarted) for entry in _give_back(mail)])
+            ready = _mails(d for d in self._under_way.values() if d.id not in self._handed_over)
+        self._give_back(ready)
+
+    def _give_back_unstarted(self) -> None:
+        with self._lock:
+            unstarted, self._unstarted = self._unstarted, deque()
+        self._give_back(unstarted)
+
+    def _give_back(self, mails: deque[Mail]) -> None:
+        """To the head of their lane in their order; of each mail the one permit is returned once."""
+        if mails:
+            self._put([back(one, refund=one is mail[0]) for mail in reversed(mails) for one in reversed(mail)])
 
     def lose(self, ids: set[str]) -> None:
         """Forget deliveries whose lease another worker has; those under way find out when they ask to hand over."""
@@ -225,10 +231,9 @@ class Conversation:
         with self._lock:
             left = tuple(self._under_way.values())
             self._under_way.clear()
-        if left:
-            doubtful = [delivery for delivery in reversed(left) if delivery.id in self._unanswered]
-            rest = tuple(delivery for delivery in left if delivery.id not in self._unanswered)
-            self._put([*_give_back(rest), *map(_withdrawn, doubtful)])
+        self._give_back(_mails(delivery for delivery in left if delivery.id not in self._unanswered))
+        if doubtful := [delivery for delivery in reversed(left) if delivery.id in self._unanswered]:
+            self._put([_withdrawn(delivery) for delivery in doubtful])
         if self._free is None:
             self._free = self._settler.put([free(self.name, self.account, self.verdict, self.words, each=self._pace())])
             self._tickets.append(self._free)
@@ -261,7 +266,3 @@ class Conversation:
 def _withdrawn(delivery: Claimed) -> Entry:
     return withdraw(delivery, timeline=history("withdrawn", attempt=delivery.attempt))
 
-
-def _give_back(mail: Mail) -> list[Entry]:
-    """Entries that return a mail to the head of its lane in its order; its one permit is returned once."""
-    return [back(delivery, refund=delivery is mail[0]) for delivery in reversed(mail)]
