@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from postier.ledger.store import Argument
@@ -19,8 +19,7 @@ FORGOTTEN = 5  # the ledger knows no such delivery (any more)
 _WORDS = 300
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(NamedTuple):
     """One delivery that this worker may work on, as long as it holds `fence`. Times are Redis microseconds.
 
     `attempt` counts from 1; `crashes` counts workers that died holding it.
@@ -38,10 +37,13 @@ class Claimed:
     deadline: int
     accepted_at: int
     on_unknown: str
-    payload: bytes = field(repr=False)
+    payload: bytes
     recipient: str
     urgent: bool
     packet: str
+
+    def __repr__(self) -> str:
+        return f"Claimed(id={self.id!r}, fence={self.fence}, attempt={self.attempt}, kind={self.kind!r})"
 
     @classmethod
     def read(cls, row: Sequence[Any]) -> Claimed:

@@ -265,4 +265,3 @@ class Conversation:
 
 def _withdrawn(delivery: Claimed) -> Entry:
     return withdraw(delivery, timeline=history("withdrawn", attempt=delivery.attempt))
-

@@ -15,8 +15,10 @@ from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined, TemplateSyntaxError, Undefined, UndefinedError
+from jinja2.nodes import EvalContext
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import missing
 from markupsafe import Markup, escape
 from pydantic import BaseModel
 
@@ -124,16 +126,31 @@ def _environment(locale: str, *, html: bool) -> Environment:
     return environment
 
 
+class _Fields(dict[str, Any]):
+    def __missing__(self, name: str) -> Any:
+        return missing
+
+
+class _Context(Context):
+    """Jinja's context without what templates of one file cannot use: names are looked up in the fields directly."""
+
+    def __init__(self, environment: Environment, fields: _Fields, name: str, shared: EvalContext) -> None:
+        self.environment, self.parent, self.name, self.eval_ctx = environment, fields, name, shared
+        self.vars, self.blocks, self.exported_vars = {}, {}, set()
+        self.resolve_or_missing = fields.__getitem__  # type: ignore[method-assign,assignment]
+
+
 class Template:
     """One compiled template. Rendering it needs no look-up and shares its mapping with the other templates."""
 
-    __slots__ = ("_environment", "_name", "_root")
+    __slots__ = ("_environment", "_name", "_root", "_shared")
 
     def __init__(self, environment: Environment, name: str, source: str) -> None:
         self._environment = environment
         self._name = name
         # The root function is what Template.render calls; going there directly saves a copy of the fields per template.
         self._root: Callable[[Context], Iterable[str]] = environment.from_string(source).root_render_func
+        self._shared = EvalContext(environment, name)
         names: dict[str, Any] = getattr(self._root, "__globals__", {})
         if names.get("escape") is escape:
             names["escape"] = shown
@@ -141,7 +158,7 @@ class Template:
     def render(self, fields: dict[str, Any]) -> str:
         """The text for these fields. Raises RenderError; its words name the template and the field, never a value."""
         try:
-            text = "".join(self._root(Context(self._environment, fields, self._name, {})))
+            text = "".join(self._root(_Context(self._environment, _Fields(fields), self._name, self._shared)))
         except RenderError as error:
             raise RenderError(f"{self._name}: {error}") from None
         except UndefinedError as error:
