@@ -1,7 +1,5 @@
 """What a refusing reply does in the end: which error it becomes, how the delivery goes on, what its account does."""
 
-from dataclasses import replace
-
 import pytest
 
 from postier.drivers.smtp_reply import Reply
@@ -84,4 +82,4 @@ def test_a_refusal_moves_its_delivery_and_its_account_as_its_class_calls_for(
 def test_a_mail_of_many_that_is_too_many_goes_out_again_at_once_in_parts() -> None:
     refused = refusal(Reply(452, "4.5.3 Too many recipients"), "rcpt")
 
-    assert decide(replace(DELIVERY, packet="p1"), refused, account="a", took=0.1, shared=True)[3:5] == (0, 0)
+    assert decide(DELIVERY._replace(packet="p1"), refused, account="a", took=0.1, shared=True)[3:5] == (0, 0)
