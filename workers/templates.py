@@ -61,7 +61,7 @@ def _when_html(plain: Callable[[datetime], str]) -> Callable[[datetime], Markup]
     @lru_cache(maxsize=512)
     def when(moment: datetime) -> Markup:
         day, joint, time = plain(moment).rpartition(" at " if plain is when_en else " à ")
-        return Markup(escape(day + joint) + Markup(time.replace(" ", "&#160;")))
+        return Markup(day + joint + time.replace(" ", "&#160;"))
 
     return when
 
