@@ -63,4 +63,4 @@ def last_claim(store: Store) -> float | None:
     """Seconds since a worker last looked for mail; None when none ever did. Living ones look every second."""
     with translated():
         tick = store.redis.get(store.key("tick"))
-    return None if tick is None else max(0.0, (store.now() - int(float(tick))) / 1e6)
+    return None if tick is None else max(0.0, (store.now() + store.ahead() - int(float(tick))) / 1e6)

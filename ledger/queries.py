@@ -16,6 +16,7 @@ from postier.ledger.store import Store, translated
 ENDS = ("sent", "failed", "expired", "unknown", "discarded", "suppressed")
 STATES = ("waiting", "leased", "sending", *ENDS)
 _TIMES = ("accepted_at", "due", "deadline", "leased_at", "sending_at", "ended_at")
+_WAITED_FOR = ("due", "deadline", "leased_at")  # in the ledger's own time
 _LEFTOVERS = ("was", "was_ended", "was_account", "was_deadline", "pace", "group")
 _NUMBERS = ("attempt", "crashes", "deferred", "replays", "version", "code", "took")
 _PAGE = 500
@@ -73,11 +74,13 @@ _OWN = (
 _HIDDEN = ("rkey", "fence", "conversation", "class", *_LEFTOVERS)
 
 
-def _read(delivery_id: str, raw: dict[bytes, bytes], history: Iterable[bytes] = ()) -> Status:
+def _read(delivery_id: str, raw: dict[bytes, bytes], history: Iterable[bytes] = (), *, ahead: int = 0) -> Status:
     record: dict[str, Any] = {key.decode(): value.decode("utf-8", "replace") for key, value in raw.items()}
+    lives = record.get("state") not in ENDS
     for name in _TIMES:
         if name in record:
-            record[name] = int(float(record[name])) / 1e6
+            behind = ahead if lives and name in _WAITED_FOR else 0
+            record[name] = (int(float(record[name])) - behind) / 1e6
     for name in _NUMBERS:
         if record.get(name):
             record[name] = int(record[name])
@@ -110,8 +113,9 @@ class Queries:
             pipe = self._redis.pipeline(transaction=False)
             pipe.hgetall(self._key(f"delivery:{delivery_id}"))
             pipe.lrange(self._key(f"history:{delivery_id}"), 0, -1)
-            record, history = pipe.execute()
-        return _read(delivery_id, record, history) if record else None
+            pipe.get(self._key("clock"))
+            record, history, ahead = pipe.execute()
+        return _read(delivery_id, record, history, ahead=int(ahead or 0)) if record else None
 
     def statuses(self, ids: Iterable[str]) -> list[Status]:
         """Several deliveries with their timelines; unknown ids are left out."""
@@ -121,8 +125,10 @@ class Queries:
             for name in names:
                 pipe.hgetall(self._key(f"delivery:{name}"))
                 pipe.lrange(self._key(f"history:{name}"), 0, -1)
-            rows = pipe.execute()
-        return [_read(name, raw, lines) for name, raw, lines in zip(names, rows[::2], rows[1::2], strict=True) if raw]
+            pipe.get(self._key("clock"))
+            *rows, last = pipe.execute()
+        ahead, pairs = int(last or 0), zip(names, rows[::2], rows[1::2], strict=True)
+        return [_read(name, raw, lines, ahead=ahead) for name, raw, lines in pairs if raw]
 
     def deliveries_of(self, tenant: str, idempotency_key: str) -> list[str]:
         """The delivery ids of the event that was published under this key (default: its id)."""
@@ -253,10 +259,11 @@ class Queries:
             pipe = self._redis.pipeline(transaction=False)
             for name in names:
                 pipe.hgetall(self._key(f"delivery:{name}"))
-            rows = pipe.execute()
+            pipe.get(self._key("clock"))
+            *rows, ahead = pipe.execute()
         for name, row in zip(names, rows, strict=True):
             if row:
-                yield _read(name, row)
+                yield _read(name, row, ahead=int(ahead or 0))
 
     def counts(self) -> dict[str, int]:
         """How many deliveries are in each state of the living and the ended."""
@@ -289,13 +296,14 @@ class Queries:
                 pipe.llen(self._key(f"lane:{name}:u"))
                 pipe.llen(self._key(f"lane:{name}:b"))
                 pipe.zcard(self._key(f"sending:{name}"))
-            rows = pipe.execute()
+            pipe.get(self._key("clock"))
+            *rows, ahead = pipe.execute()
         found: dict[str, dict[str, Any]] = {}
         for index, name in enumerate(names):
             record = {key.decode(): value.decode("utf-8", "replace") for key, value in rows[4 * index].items()}
             urgent, bulk, busy = rows[4 * index + 1 : 4 * index + 4]
             found[name] = {
-                **standing(record, now),
+                **standing(record, now, int(ahead or 0) / 1e6),
                 "waiting_urgent": urgent,
                 "waiting_bulk": bulk,
                 "conversations": busy,

@@ -11,8 +11,10 @@ FLOOR, CEILING, RECOVERY = 0.05, 1.0, 0.01
 _LENGTHS = {"hour": 3600.0, "day": 86_400.0}
 
 
-def standing(record: Mapping[str, str], now: float) -> dict[str, Any]:
+def standing(record: Mapping[str, str], now: float, ahead: float = 0.0) -> dict[str, Any]:
     """JSON-ready facts of one account at `now` (seconds since 1970); all times are such seconds, too.
+
+    The ledger's own time, in which the record says until when, is `ahead` of `now` by so many seconds.
 
     `state` is ready, slowed, parked, paused or needs_login, with `reason`, `words`, `by`, `since` and `until` where
     they apply. `pace` is the share of its limits the account uses now, between `floor` and `ceiling`, and `held_until`
@@ -21,20 +23,22 @@ def standing(record: Mapping[str, str], now: float) -> dict[str, Any]:
     took so far, where that is less than its limit.
     """
     facts: dict[str, Any] = {key: record[key] for key in ("state", "reason", "words", "by") if record.get(key)}
-    for moment in ("since", "until"):
-        if record.get(moment, "0") != "0":
-            facts[moment] = _seconds(record[moment])
+    if record.get("since", "0") != "0":
+        facts["since"] = _seconds(record["since"])
+    if record.get("until", "0") != "0":
+        facts["until"] = _seconds(record["until"]) - ahead
     factor = CEILING
     if "factor" in record:
-        regained = (now - _seconds(record["factor_at"])) * RECOVERY
+        regained = (now + ahead - _seconds(record["factor_at"])) * RECOVERY
         factor = min(CEILING, float(record["factor"]) + max(0.0, regained))
-    held = max(_seconds(record.get("hold", "0")), _seconds(record.get("stalled", "0")))
-    if facts.get("state") == "ready" and (factor < CEILING or _seconds(record.get("hold", "0")) > now):
+    held_back = _seconds(record.get("hold", "0")) - ahead
+    held = max(held_back, _seconds(record.get("stalled", "0")) - ahead)
+    if facts.get("state") == "ready" and (factor < CEILING or held_back > now):
         facts["state"] = "slowed"
     facts["pace"] = {"factor": round(factor, 3), "floor": FLOOR, "ceiling": CEILING}
     if held > now:
         facts["pace"]["held_until"] = held
-    quota = {name: _quota(record, name, now) for name in _LENGTHS if record.get(f"{name}_limit")}
+    quota = {name: _quota(record, name, now, ahead) for name in _LENGTHS if record.get(f"{name}_limit")}
     if quota:
         facts["quota"] = {**quota, "counts": "recipients" if record.get("counts") == "r" else "mails"}
     trouble, opened = int(record.get("trouble", 0)), int(record.get("opened", 0))
@@ -47,9 +51,9 @@ def standing(record: Mapping[str, str], now: float) -> dict[str, Any]:
     return facts
 
 
-def _quota(record: Mapping[str, str], name: str, now: float) -> dict[str, Any]:
+def _quota(record: Mapping[str, str], name: str, now: float, ahead: float) -> dict[str, Any]:
     limit, used = int(record[f"{name}_limit"]), int(record.get(f"{name}_used", 0))
-    ends = _seconds(record.get(f"{name}_end", "0"))
+    ends = _seconds(record[f"{name}_end"]) - ahead if record.get(f"{name}_end") else 0.0
     if now >= ends:  # nobody looked since
         used = 0
         ends = ends + math.ceil((now - ends + 1) / _LENGTHS[name]) * _LENGTHS[name] if ends else 0.0

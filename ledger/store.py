@@ -33,8 +33,9 @@ Argument = str | bytes | int | float
 # Everything but publish must still run when memory is full, or nothing could drain.
 _DRAINS = {"claim", "settle", "renew", "manage", "configure", "login", "replay", "records", "repair", "dataset"}
 _READS = {"search", "facts"}
-# What stands in front of each script; the others take the common part alone.
-_GOVERNED = ("common", "governor")
+# What stands in front of each script; those that only read take the common part alone.
+_WRITES = ("common", "clock")
+_GOVERNED = (*_WRITES, "governor")
 _SHARED = {
     "claim": (*_GOVERNED, "housekeeping"),
     "settle": _GOVERNED,
@@ -63,7 +64,8 @@ def script_source(name: str) -> tuple[str, str]:
     folder = resources.files("postier.ledger") / "scripts"
     flags = "allow-oom" if name in _DRAINS else "no-writes" if name in _READS else ""
     head = f"#!lua flags={flags}\n" if flags else "#!lua\n"
-    parts = [(folder / f"{part}.lua").read_text("utf-8") for part in (*_SHARED.get(name, ("common",)), name)]
+    shared = ("common",) if name in _READS else _SHARED.get(name, _WRITES)
+    parts = [(folder / f"{part}.lua").read_text("utf-8") for part in (*shared, name)]
     text = head + "".join(parts)
     return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
@@ -175,10 +177,17 @@ class Store:
         return connection
 
     def now(self) -> int:
-        """Redis time in microseconds."""
+        """Redis time in microseconds: when something happened."""
         with translated():
             seconds, micros = self.redis.time()
         return int(seconds) * 1_000_000 + int(micros)
+
+    def ahead(self) -> int:
+        """How far (microseconds) the ledger's own time, in which it waits, is ahead of Redis time: 0 unless that one
+        has stepped. Due times, deadlines, leases, pauses and ends of quotas are in the ledger's time.
+        """
+        with translated():
+            return int(self.redis.get(self.key("clock")) or 0)
 
     def wait_for_wake(self, seconds: float) -> bool:
         """Block until the ledger says that something is due; False after `seconds`."""

@@ -81,6 +81,7 @@ def _add_limits(store: Store, picture: Picture, now: float) -> None:
         for name in names:
             pipe.hmget(store.key(f"account:{name}"), wanted)
         rows = pipe.execute()
+    ahead = store.ahead()
     for name, row in zip(names, rows, strict=True):
         known = {key: float(value) for key, value in zip(wanted, row, strict=True) if value}
         rates = [1e6 / known[key] for key in ("second_t", "minute_t") if known.get(key)]
@@ -88,7 +89,7 @@ def _add_limits(store: Store, picture: Picture, now: float) -> None:
         facts["allowed_per_second"] = round(min(rates), 2) if rates else None
         for length in ("hour", "day"):
             if f"{length}_limit" in known:
-                over = now * 1e6 >= known.get(f"{length}_end", 0)
+                over = now * 1e6 + ahead >= known.get(f"{length}_end", 0)
                 used = 0 if over else known.get(f"{length}_used", 0)
                 facts[f"{length}_left"] = max(0, int(known[f"{length}_limit"] - used))
 
@@ -118,6 +119,7 @@ def _add_oldest(store: Store, picture: Picture, now: float) -> None:
 
 def workers(store: Store, now: float) -> list[dict[str, Any]]:
     """Workers that said what they hold within the last minute, with the seconds since then."""
+    now += store.ahead() / 1e6
     with translated():
         names = [
             name.decode() for name in store.redis.zrangebyscore(store.key("workers"), int((now - 60) * 1e6), "+inf")

@@ -1,6 +1,7 @@
 -- Hand out deliveries that are due and whose account has a permit. ARGV: worker, conversations wanted, deliveries a
--- conversation may hold, lease (us), housekeeping bound, crash limit, record lifetime (s), fresh conversation name.
--- Answers {wait (us) until something may be due, {conversation, account, {delivery...}...}...}; a delivery is
+-- conversation may hold, lease (us), housekeeping bound, crash limit, record lifetime (s), fresh conversation name; and
+-- WALL and NOW of this worker's last claim (0 for none) with how long (us) ago that was.
+-- Answers {wait (us) until something may be due, WALL, NOW, {conversation, account, {delivery...}...}...}; a delivery is
 -- {id, fence, attempt, crashes, tenant, kind, version, event, message id, deadline, accepted at, on_unknown, payload,
 -- masked recipient, class, packet}; neighbours with the same packet are one mail, and had one permit.
 local handed, conversations, pops = {}, 0, 0
@@ -345,18 +346,17 @@ local wait = 1000000
 if soonest then wait = math.max(0, math.min(wait, soonest - NOW)) end
 if WANTED > 0 and soonest and soonest <= NOW and conversations > 0 then wake() end
 -- One idle worker watches the clock for all; the others sleep a second and are its stand-ins.
-local keeper = redis.call('GET', P .. 'timekeeper')
+local keeper = fresh('timekeeper')
 if conversations >= WANTED then -- no thread is free: somebody else must watch
   if keeper == WORKER then
     redis.call('DEL', P .. 'timekeeper')
     wake()
   end
 elseif not keeper or keeper == WORKER then
-  redis.call('SET', P .. 'timekeeper', WORKER, 'PX', 1500)
+  keep_fresh('timekeeper', WORKER, 1.5 * SECOND)
 else
   wait = math.max(wait, 1000000)
 end
 fill_in_payloads()
 write_together()
-table.insert(handed, 1, wait)
-return handed
+return { wait, WALL, NOW, unpack(handed) }

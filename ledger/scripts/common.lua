@@ -1,12 +1,26 @@
--- Shared by every script. Time is Redis time in whole microseconds; every loop is bounded by an argument.
+-- Shared by every script. Times are whole microseconds; every loop is bounded by an argument.
+-- Two clocks: WALL is Redis time, which says when something happened. NOW is the ledger's own time, in which it waits:
+-- leases, due times, deadlines, rates, quotas, pauses. It is AHEAD of the other by what that one was found to have
+-- stepped (clock.lua), so that an hour's step makes nobody wait an hour, nor sends what is not due.
 local P = KEYS[1]
 local function us()
   local t = redis.call('TIME')
   return t[1] * 1000000 + t[2]
 end
 local function n2s(x) return string.format('%.0f', x) end
-local NOW = us()
+local WALL = us()
+local WALLS = n2s(WALL)
+local known = redis.call('MGET', P .. 'clock', P .. 'tick')
+local AHEAD, TICK = tonumber(known[1] or 0), tonumber(known[2] or 0)
+local NOW = WALL + AHEAD
 local NOWS = n2s(NOW)
+
+-- Redis lets keys expire by its own clock, however wrong. What must be fresh says itself how long it is.
+local function keep_fresh(key, value, lasts) redis.call('SET', P .. key, value .. ' ' .. n2s(NOW + lasts)) end
+local function fresh(key)
+  local value, till = string.match(redis.call('GET', P .. key) or '', '^(%S+) (%d+)$')
+  return till and tonumber(till) > NOW and value or nil
+end
 
 local function lane(account, class) return P .. 'lane:' .. account .. ':' .. class end
 
@@ -32,14 +46,14 @@ end
 -- After an outage nobody could renew: living workers get one lease (us) to say what they hold, and nothing is taken
 -- from anybody before. Answers until when, or nil.
 local function holding(lease)
-  local tick = tonumber(redis.call('GET', P .. 'tick') or 0)
   redis.call('SET', P .. 'tick', NOWS)
-  if NOW - tick > lease / 2 then redis.call('SET', P .. 'hold', n2s(NOW + lease), 'PX', math.ceil(lease / 1000)) end
-  return tonumber(redis.call('GET', P .. 'hold') or nil)
+  if NOW - TICK > lease / 2 then redis.call('SET', P .. 'hold', n2s(NOW + lease)) end
+  local till = tonumber(redis.call('GET', P .. 'hold') or 0)
+  return till > NOW and till or nil
 end
 
 local function note(id, text)
-  redis.call('RPUSH', P .. 'history:' .. id, NOWS .. ' ' .. text)
+  redis.call('RPUSH', P .. 'history:' .. id, WALLS .. ' ' .. text)
   redis.call('LTRIM', P .. 'history:' .. id, -60, -1)
 end
 
@@ -122,10 +136,10 @@ end
 local function finish(id, state, drop_payload, at)
   gather('ZREM', P .. 'lease', id)
   gather('ZREM', P .. 'deadline', id)
-  gather('ZADD', P .. 'ended:' .. state, at or NOWS, id)
+  gather('ZADD', P .. 'ended:' .. state, at or WALLS, id)
   if drop_payload then gather('UNLINK', '', P .. 'payload:' .. id) end
   if WAITS[state] then
-    into_group(id, state, at or NOWS)
+    into_group(id, state, at or WALLS)
   else
     gather('ZADD', P .. 'forget', n2s(NOW + kept_for(id)), id)
   end

@@ -12,6 +12,7 @@ for _ = 1, tonumber(ARGV[3]) do
   i = i + 2
   for _ = 1, fields do
     local field, value = ARGV[i], ARGV[i + 1]
+    if field == 'day_end' and value ~= '' then value = n2s(tonumber(value) + AHEAD) end
     -- A day's end that was reckoned before it passed says nothing any more, and one that has passed is for claim to
     -- see: it starts the new day, once.
     local stale = field == 'day_end' and value ~= '' and (tonumber(value) <= NOW or number(before[5], NOW + 1) <= NOW)

@@ -35,7 +35,7 @@ local function set_state(account, state, cause, words, lasts)
   local key = account_key(account)
   local news = redis.call('HGET', key, 'told') ~= cause
   local till = lasts > 0 and n2s(NOW + lasts) or '0'
-  redis.call('HSET', key, 'state', state, 'reason', cause, 'words', words, 'since', NOWS, 'until', till, 'told', cause)
+  redis.call('HSET', key, 'state', state, 'reason', cause, 'words', words, 'since', WALLS, 'until', till, 'told', cause)
   redis.call('HDEL', key, 'proven', 'probe', 'stalled')
   if lasts > 0 then
     redis.call('ZADD', P .. 'parked', till, account)
@@ -48,7 +48,7 @@ end
 
 local function make_ready(account, probe)
   local key = account_key(account)
-  redis.call('HSET', key, 'state', 'ready', 'since', NOWS)
+  redis.call('HSET', key, 'state', 'ready', 'since', WALLS)
   redis.call('HDEL', key, 'by', 'reason', 'words', 'until', 'hold', 'stalled', 'trouble', 'seen_ok', 'seen_bad', 'seen_at')
   if probe then
     redis.call('HSET', key, 'probe', 1)
@@ -156,13 +156,13 @@ end
 
 -- How many threads all living workers have together.
 local function fleet()
-  local known = redis.call('GET', P .. 'fleet')
+  local known = fresh('fleet')
   if known then return tonumber(known) end
   local total = 0
   redis.call('ZREMRANGEBYSCORE', P .. 'workers', '-inf', n2s(NOW - 60 * SECOND))
   for _, worker in ipairs(redis.call('ZRANGEBYSCORE', P .. 'workers', NOWS, '+inf', 'LIMIT', 0, 1000)) do
     total = total + number(redis.call('HGET', P .. 'worker:' .. worker, 'threads'))
   end
-  redis.call('SET', P .. 'fleet', total, 'PX', 2000)
+  keep_fresh('fleet', total, 2 * SECOND)
   return total
 end

@@ -2,6 +2,7 @@
 -- forget what is over.
 local WORKER, WANTED, BATCH, LEASE = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local BOUND, CRASHES, KEPT, NAME = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
+vouched(tonumber(ARGV[9] or 0), tonumber(ARGV[10] or 0), tonumber(ARGV[11] or 0))
 local TO = n2s(NOW + LEASE)
 local HOLD = holding(LEASE)
 
@@ -18,10 +19,10 @@ local function reap()
       local what = r[1] == 'leased' and 'crashed' or 'unknown'
       note(id, cjson.encode({ what = what, attempt = tonumber(r[6]), account = r[2], worker = r[8] }))
       if r[1] == 'sending' and r[5] == 'hold' then
-        redis.call('HSET', record, 'state', 'unknown', 'cause', 'worker_died', 'ended_at', NOWS)
+        redis.call('HSET', record, 'state', 'unknown', 'cause', 'worker_died', 'ended_at', WALLS)
         finish(id, 'unknown', false)
       elseif crashes >= CRASHES then
-        redis.call('HSET', record, 'state', 'failed', 'cause', 'crashed', 'ended_at', NOWS)
+        redis.call('HSET', record, 'state', 'failed', 'cause', 'crashed', 'ended_at', WALLS)
         finish(id, 'failed', false)
       else
         redis.call('HSET', record, 'state', 'waiting', 'cause', r[1] == 'sending' and 'outcome_unknown' or 'crashed')
@@ -68,7 +69,7 @@ local function promote()
 end
 
 local function expire(id)
-  redis.call('HSET', P .. 'delivery:' .. id, 'state', 'expired', 'ended_at', NOWS)
+  redis.call('HSET', P .. 'delivery:' .. id, 'state', 'expired', 'ended_at', WALLS)
   note(id, cjson.encode({ what = 'expired' }))
   redis.call('ZREM', P .. 'scheduled', id)
   finish(id, 'expired', false)

@@ -4,6 +4,7 @@
 local PER_HOUR, TOGETHER = 3, 2
 local TURN, AFTERMATH, HOUR = 60 * SECOND, 2 * SECOND, 3600 * SECOND
 local account, credential, turn = ARGV[2], ARGV[3], ARGV[4]
+until_somebody_looks()
 local turns, refused = P .. 'logins:' .. account, P .. 'refused:' .. account .. ':' .. credential
 
 if ARGV[1] == 'end' then
@@ -11,7 +12,7 @@ if ARGV[1] == 'end' then
   if ARGV[5] == 'good' then redis.call('UNLINK', refused) end
   if ARGV[5] == 'refused' then
     redis.call('ZADD', refused, NOWS, turn)
-    redis.call('PEXPIRE', refused, HOUR / 1000)
+    redis.call('PEXPIRE', refused, 24 * HOUR / 1000) -- its scores say what counts, whatever Redis' clock does
     redis.call('ZADD', turns, n2s(NOW + AFTERMATH), turn) -- nobody else before the account is parked
   end
   return { 'done', 0 }

@@ -8,7 +8,7 @@ local verbs = {}
 function verbs.pause()
   local key = P .. 'account:' .. ARGV[2]
   if redis.call('EXISTS', key) == 0 then return -1 end
-  redis.call('HSET', key, 'state', 'paused', 'by', ARGV[3], 'since', NOWS)
+  redis.call('HSET', key, 'state', 'paused', 'by', ARGV[3], 'since', WALLS)
   redis.call('HDEL', key, 'reason', 'words', 'until')
   redis.call('ZREM', P .. 'parked', ARGV[2])
   return 1
@@ -30,7 +30,7 @@ function verbs.discard()
       answers[#answers + 1] = -1
     elseif WAITS[state] or state == 'waiting' then
       leave(id, state)
-      redis.call('HSET', record, 'state', 'discarded', 'by', ARGV[2], 'reason', ARGV[3], 'ended_at', NOWS)
+      redis.call('HSET', record, 'state', 'discarded', 'by', ARGV[2], 'reason', ARGV[3], 'ended_at', WALLS)
       note(id, cjson.encode({ what = 'discarded', by = ARGV[2], reason = ARGV[3], was = state }))
       redis.call('ZREM', P .. 'scheduled', id)
       finish(id, 'discarded', true)
@@ -68,7 +68,7 @@ function verbs.correct()
   if r[2] == new then return 1 end
   if not WAITS[r[1]] then return 0 end
   leave(old, r[1])
-  redis.call('HSET', record, 'state', 'discarded', 'cause', 'corrected', 'by', who, 'replaced_by', new, 'ended_at', NOWS)
+  redis.call('HSET', record, 'state', 'discarded', 'cause', 'corrected', 'by', who, 'replaced_by', new, 'ended_at', WALLS)
   note(old, cjson.encode({ what = 'corrected', by = who, was = r[1], new = new }))
   redis.call('HSET', P .. 'delivery:' .. new, 'corrects', old)
   note(new, cjson.encode({ what = 'corrects', by = who, old = old }))

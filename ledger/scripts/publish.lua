@@ -5,13 +5,13 @@
 -- Answers per event: {'new' | 'duplicate' | 'conflict' | 'busy', event id, delivery ids...}, or
 -- {'spent', event id, number of the allowance, seconds until it is free}.
 local function memory_is_short()
-  local known = redis.call('GET', P .. 'memory')
+  local known = fresh('memory')
   if known then return known == 'short' end
   local info = redis.call('INFO', 'memory')
   local used = tonumber(string.match(info, 'used_memory:(%d+)'))
   local max = tonumber(string.match(info, 'maxmemory:(%d+)')) or 0
   local short = max > 0 and used > 0.75 * max
-  redis.call('SET', P .. 'memory', short and 'short' or 'fine', 'PX', 500)
+  keep_fresh('memory', short and 'short' or 'fine', 500000)
   return short
 end
 
@@ -20,7 +20,7 @@ local function supersede(key, by)
     local record = P .. 'delivery:' .. older
     local state = redis.call('HGET', record, 'state')
     if state == 'waiting' then
-      redis.call('HSET', record, 'state', 'discarded', 'cause', 'superseded', 'by', by, 'ended_at', NOWS)
+      redis.call('HSET', record, 'state', 'discarded', 'cause', 'superseded', 'by', by, 'ended_at', WALLS)
       note(older, cjson.encode({ what = 'superseded', by = by }))
       redis.call('ZREM', P .. 'scheduled', older)
       finish(older, 'discarded', true)
@@ -64,7 +64,7 @@ end
 local function into_the_ledger(e, id, masked, rkey, message_id, packet, payload)
   local record = P .. 'delivery:' .. id
   redis.call('HSET', record, 'state', 'waiting', 'fence', 0, 'attempt', 0, 'event', e.event, 'tenant', e.tenant, 'kind', e.kind,
-    'version', e.version, 'account', e.account, 'class', e.class, 'on_unknown', e.on_unknown, 'accepted_at', NOWS, 'deadline',
+    'version', e.version, 'account', e.account, 'class', e.class, 'on_unknown', e.on_unknown, 'accepted_at', WALLS, 'deadline',
     e.deadline, 'recipient', masked, 'rkey', rkey, 'message_id', message_id, 'key', e.key)
   if packet ~= '' then redis.call('HSET', record, 'packet', packet) end
   gather('MSET', '', P .. 'payload:' .. id, payload)
@@ -89,7 +89,7 @@ local function accept(e, count)
   if e.supersedes ~= '' then
     local pointer = P .. 'latest:' .. e.tenant .. ':' .. e.supersedes
     supersede(pointer, answer[3])
-    redis.call('SET', pointer, ids, 'PXAT', string.format('%.0f', tonumber(e.deadline) / 1000))
+    redis.call('SET', pointer, ids, 'PXAT', string.format('%.0f', (tonumber(e.deadline) - AHEAD) / 1000))
   end
   redis.call('SET', P .. 'key:' .. e.key, e.fingerprint .. ' ' .. e.event .. ' ' .. ids, 'EX', ARGV[1])
   local own = e.tenant .. ':' .. e.event
@@ -109,9 +109,9 @@ local function publish_one()
   local which, free_in
   if not first and not busy then which, free_in = spent_allowance(first_allowance, tonumber(allowances)) end
   if not (first or busy or which) then
-    e.not_before = tonumber(not_before)
+    e.not_before = tonumber(not_before) + AHEAD -- publishers' times are WALL's
     local deadline = math.max(NOW, e.not_before) + tonumber(lifetime)
-    if tonumber(expiry) > 0 then deadline = math.min(deadline, tonumber(expiry)) end
+    if tonumber(expiry) > 0 then deadline = math.min(deadline, tonumber(expiry) + AHEAD) end
     e.deadline = n2s(deadline)
     return accept(e, count)
   end

@@ -57,7 +57,7 @@ function verbs.erase()
       if r[1] ~= 'sent' and r[1] ~= 'discarded' then
         leave(id, r[1])
         redis.call('ZREM', P .. 'scheduled', id)
-        redis.call('HSET', record, 'state', 'discarded', 'cause', 'erased', 'by', ARGV[2], 'ended_at', NOWS)
+        redis.call('HSET', record, 'state', 'discarded', 'cause', 'erased', 'by', ARGV[2], 'ended_at', WALLS)
         finish(id, 'discarded', true)
       end
       redis.call('UNLINK', P .. 'payload:' .. id)

@@ -1,5 +1,6 @@
 -- Say what this worker is and really holds. ARGV: lease (us), worker, threads, number of conversations, (account, conversation)..., (id, fence)...
 -- Answers the ids that it no longer holds. What is not renewed comes back after one lease.
+until_somebody_looks()
 local TO = n2s(NOW + tonumber(ARGV[1]))
 local worker, count = ARGV[2], tonumber(ARGV[4])
 holding(tonumber(ARGV[1]))

@@ -29,7 +29,7 @@ local function group(id, state, r, wrong)
   local known = r[6] and redis.call('ZSCORE', P .. 'group:' .. r[6], id) and redis.call('HEXISTS', P .. 'groups', r[6]) == 1
   if WAITS[state] and not known then
     wrong[#wrong + 1] = 'not in its group'
-    if MEND then into_group(id, state, r[5] or NOWS) end
+    if MEND then into_group(id, state, r[5] or WALLS) end
   elseif not WAITS[state] and r[6] then
     wrong[#wrong + 1] = 'wrongly in a group'
     if MEND then leave(id, state) end
@@ -47,7 +47,7 @@ for i = 3, #ARGV, 2 do
   else
     local held = state == 'leased' or state == 'sending'
     local lives = held or state == 'waiting'
-    wrong = place(id, { ended = r[5] or NOWS, lease = held, deadline = lives and r[4] or nil }, state)
+    wrong = place(id, { ended = r[5] or WALLS, lease = held, deadline = lives and r[4] or nil }, state)
     group(id, state, r, wrong)
     if state == 'waiting' and ARGV[i + 1] == '0' and not redis.call('ZSCORE', P .. 'scheduled', id) then
       wrong[#wrong + 1] = 'in no lane'

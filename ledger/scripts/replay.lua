@@ -24,7 +24,7 @@ end
 local function start(id, r, due, deadline, who, interval, account)
   local record, state = P .. 'delivery:' .. id, r[1]
   leave(id, state)
-  redis.call('HSET', record, 'was', state, 'was_ended', r[4] or NOWS, 'was_account', r[2], 'was_deadline', r[5])
+  redis.call('HSET', record, 'was', state, 'was_ended', r[4] or WALLS, 'was_account', r[2], 'was_deadline', r[5])
   redis.call('HSET', record, 'state', 'waiting', 'attempt', 0, 'deadline', deadline, 'replay', ARGV[2])
   redis.call('HINCRBY', record, 'fence', 1)
   redis.call('HINCRBY', record, 'replays', 1)
@@ -48,12 +48,13 @@ function verbs.start()
   local answers, count = {}, 0
   local known = redis.call('HMGET', REPLAY, 'next', 'stopped')
   if not known[1] then
-    redis.call('HSET', REPLAY, 'by', who, 'created_at', NOWS, 'pace', interval, 'at', n2s(not_before), 'account', account)
-    redis.call('ZADD', P .. 'replays', NOWS, ARGV[2])
+    redis.call('HSET', REPLAY, 'by', who, 'created_at', WALLS, 'pace', interval, 'at', n2s(not_before), 'account', account)
+    redis.call('ZADD', P .. 'replays', WALLS, ARGV[2])
   end
-  local next_slot = math.max(number(known[1]), not_before, NOW)
+  local next_slot = math.max(number(known[1]), not_before + AHEAD, NOW)
   for i = 9, #ARGV, 3 do
     local id, lifetime, expiry = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
+    if expiry > 0 then expiry = expiry + AHEAD end
     local r = redis.call('HMGET', P .. 'delivery:' .. id, 'state', 'account', 'class', 'ended_at', 'deadline')
     local answer = known[2] and 3 or refusal(id, P .. 'delivery:' .. id, r, unknown_too)
     if not answer and expiry > 0 and expiry <= next_slot then answer = -2 end
@@ -68,14 +69,14 @@ function verbs.start()
   redis.call('HINCRBY', REPLAY, 'total', count)
   redis.call('EXPIRE', REPLAY, ARGV[8])
   redis.call('EXPIRE', MEMBERS, ARGV[8])
-  redis.call('ZREMRANGEBYSCORE', P .. 'replays', '-inf', n2s(NOW - tonumber(ARGV[8]) * 1000000))
+  redis.call('ZREMRANGEBYSCORE', P .. 'replays', '-inf', n2s(WALL - tonumber(ARGV[8]) * 1000000))
   if count > 0 then wake() end
   return answers
 end
 
 function verbs.halt()
   if redis.call('EXISTS', REPLAY) == 0 then return 0 end
-  redis.call('HSETNX', REPLAY, 'stopped', NOWS)
+  redis.call('HSETNX', REPLAY, 'stopped', WALLS)
   redis.call('HSETNX', REPLAY, 'stopped_by', ARGV[3])
   return 1
 end

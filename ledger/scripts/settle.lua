@@ -22,6 +22,7 @@ local LAST_CALL = 5000000
 local STALL = 10000000
 local answers = {}
 local i = 2
+until_somebody_looks()
 
 -- A quota counts recipients or mails; of a mail to several, one of them (`whole`) stands for the mail.
 local function give_quota_back(account, a, whole, taken_at)
@@ -63,7 +64,7 @@ function verbs.mark(id, fence)
   local r = redis.call('HMGET', record, 'state', 'fence', 'superseded')
   if r[2] ~= fence or r[1] ~= 'leased' then return r[1] == 'sending' and r[2] == fence and 1 or 0 end
   if r[3] then return 2 end
-  redis.call('HSET', record, 'state', 'sending', 'sending_at', NOWS)
+  redis.call('HSET', record, 'state', 'sending', 'sending_at', WALLS)
   return 1
 end
 
@@ -83,7 +84,7 @@ function verbs.sent(id, fence)
   elseif r[1] ~= 'sending' and r[1] ~= 'leased' and r[1] ~= 'waiting' then
     return 0
   end
-  redis.call('HSET', record, 'state', 'sent', 'ended_at', NOWS, 'code', code, 'enhanced', enhanced, 'words', words,
+  redis.call('HSET', record, 'state', 'sent', 'ended_at', WALLS, 'code', code, 'enhanced', enhanced, 'words', words,
     'provider_id', provider_id, 'took', took)
   if r[3] or r[6] then redis.call('HDEL', record, 'cause', 'due') end
   if provider_id ~= '' then gather('HSET', P .. 'provider', provider_id, id) end
@@ -113,7 +114,7 @@ verbs['retry'] = function(id, fence)
   if blamed then
     local before = tonumber(redis.call('HGET', record, 'blamed_at') or nil)
     if before and number(redis.call('HGET', account_key(r[4]), 'well_at')) > before then
-      redis.call('HSET', record, 'state', 'failed', 'ended_at', NOWS, 'cause', cause, 'code', code, 'enhanced', enhanced, 'words', words)
+      redis.call('HSET', record, 'state', 'failed', 'ended_at', WALLS, 'cause', cause, 'code', code, 'enhanced', enhanced, 'words', words)
       finish(id, 'failed', false)
       return 4
     end
@@ -122,7 +123,7 @@ verbs['retry'] = function(id, fence)
   if refund == '1' then give_quota_back(r[4], read_account(r[4]), true, r[6]) end
   if due >= deadline then due = deadline - LAST_CALL end
   if due <= NOW and (delay > 0 or deadline <= NOW) then
-    redis.call('HSET', record, 'state', 'expired', 'ended_at', NOWS, 'cause', cause, 'code', code, 'enhanced', enhanced, 'words', words)
+    redis.call('HSET', record, 'state', 'expired', 'ended_at', WALLS, 'cause', cause, 'code', code, 'enhanced', enhanced, 'words', words)
     finish(id, 'expired', false)
     return 1
   end
@@ -147,7 +148,7 @@ verbs['end'] = function(id, fence)
     ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]
   i = i + 6
   if not holds(r, fence) then return r[2] == fence and r[1] == state and 1 or 0 end
-  redis.call('HSET', record, 'state', state, 'cause', cause, 'ended_at', NOWS, 'code', code, 'enhanced', enhanced, 'words', words)
+  redis.call('HSET', record, 'state', state, 'cause', cause, 'ended_at', WALLS, 'code', code, 'enhanced', enhanced, 'words', words)
   note(id, history)
   finish(id, state, state == 'discarded')
   return 1

@@ -270,6 +270,7 @@ def test_what_is_left_of_a_quota_and_when_it_frees_is_shown(make_governor: MakeG
     ledger.advance(11 * 3600)
     quota = standing(ledger)["quota"]
     assert (quota["day"]["left"], quota["hour"]["left"]) == (10, 6)
+    ledger.worker().claim(0, 1)
     stop(ledger, "main")
     shown = standing(ledger)
     assert (shown["state"], shown["reason"], shown["words"]) == ("parked", "authentication_failed", "535")

@@ -59,6 +59,7 @@ class Accounts(RuleBasedStateMachine):
         self.gone: dict[str, int] = defaultdict(int)
         self.doubts: dict[str, int] = defaultdict(int)
         self.most_per_day = 12
+        self.stepped = False
         self.place: dict[str, int] = {}  # delivery: its place in its lane
         self.furthest: dict[tuple[str, bool], int] = defaultdict(int)
 
@@ -84,7 +85,7 @@ class Accounts(RuleBasedStateMachine):
 
     @rule(per_second=st.integers(1, 9), per_day=st.sampled_from([5, 12]), credential=st.sampled_from("abc"))
     def configure(self, per_second: int, per_day: int, credential: str) -> None:
-        if per_second != 4 and self.left["paced"] and self.left["paced"][-1] > self.ledger.now - 2_000_000:
+        if per_second != 4 and self.left["paced"] and self.left["paced"][-1] > self.ledger.true_now - 2_000_000:
             return  # a window over two limits has neither
         self.most_per_day = max(self.most_per_day, per_day)
         self.ledger.registry = settings_of(per_second=4, per_day=per_day)
@@ -136,10 +137,10 @@ class Accounts(RuleBasedStateMachine):
         worker.settle([*entries, free(conversation.name, account, verdict, "no answer")])
 
     def leaves(self, account: str, mail: tuple[Claimed, ...]) -> None:
-        self.left[account].append(self.ledger.now)
+        self.left[account].append(self.ledger.true_now)
         for delivery in mail:
             self.gone[delivery.id] += 1
-        if account == "daily":
+        if account == "daily" and not self.stepped:  # days are the wall's: steps make them longer and shorter
             local = datetime.fromtimestamp(self.ledger.now / 1e6, ZoneInfo("Europe/Paris")).replace(tzinfo=None)
             self.mails_by_day[(local - timedelta(hours=3, minutes=30)).date()] += 1
         if account == "hourly":
@@ -177,6 +178,15 @@ class Accounts(RuleBasedStateMachine):
         if seconds > 3600:
             tell(self.ledger)
 
+    @rule(seconds=st.sampled_from([3600.0, -3600.0, 86_400.0, -86_400.0]), at_once=st.booleans())
+    def the_clock_steps(self, seconds: float, at_once: bool) -> None:
+        self.stepped = True
+        self.worker.claim(0, 1)  # as every worker does once a second
+        self.ledger.step(seconds)
+        if at_once:
+            self.worker.claim(0, 1)
+        tell(self.ledger)
+
     # --- what always holds
 
     @invariant()
@@ -212,9 +222,9 @@ class Accounts(RuleBasedStateMachine):
         self.no_limit_is_exceeded()
         self.ledger.advance(LEASE * 2)
         redis, key = self.store.redis, self.store.key
-        assert not redis.zrangebyscore(key("troubled"), self.ledger.now, "inf")
+        assert not redis.zrangebyscore(key("troubled"), self.ledger.ledger_now, "inf")
         for account in NAMES:
-            assert not redis.zrangebyscore(key(f"sending:{account}"), self.ledger.now, "inf"), "a slot is held"
+            assert not redis.zrangebyscore(key(f"sending:{account}"), self.ledger.ledger_now, "inf"), "a slot is held"
             for window in ("hour_used", "day_used"):
                 assert int(redis.hget(key(f"account:{account}"), window) or 0) >= 0
         redis.delete(*redis.keys(key("*")))

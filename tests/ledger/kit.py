@@ -102,7 +102,10 @@ def parked(account: str, *, seconds: float) -> Entry:
 
 
 class Ledger:
-    """A ledger as publishers and workers see it. `now` is frozen until `advance` moves it (microseconds)."""
+    """A ledger as publishers and workers see it. `now`, Redis time, is frozen until `advance` moves it (microseconds).
+
+    `step` sets Redis' clock wrong, or right again; `true_now` is the time that really passed.
+    """
 
     def __init__(self, store: Store, sealer: Sealer, accounts: Registry) -> None:
         self.store = store
@@ -110,21 +113,36 @@ class Ledger:
         self.publisher = Publisher(store, sealer)
         self.queries = Queries(store)
         self.now = store.now()
+        self.stepped = 0
         self.advance(0)
         configure(store, accounts)
         for name in accounts.accounts:  # accounts that have sent before: new ones begin with one mail at a time
             store.redis.hset(store.key(f"account:{name}"), "proven", 1)
 
     def worker(self, name: str = "w1", *, lease: float = LEASE) -> Claims:
-        return Claims(self.store, name, lease=lease, crash_limit=CRASHES, keep_sent=3600)
+        return Claims(
+            self.store, name, lease=lease, crash_limit=CRASHES, keep_sent=3600, clock=lambda: self.true_now / 1e6
+        )
+
+    @property
+    def true_now(self) -> int:
+        """Microseconds, by a clock that never steps."""
+        return self.now - self.stepped
+
+    @property
+    def ledger_now(self) -> int:
+        """Microseconds, in the ledger's own time."""
+        return self.now + self.store.ahead()
 
     def advance(self, seconds: float) -> None:
-        """Move Redis time. What the server itself lets expire (the hold after an outage) goes with it."""
+        """Let time pass."""
         self.now += int(seconds * 1e6)
         self.store.redis.set(self.store.key("test-clock"), self.now)
-        hold = self.store.redis.get(self.store.key("hold"))
-        if hold and int(hold) <= self.now:
-            self.store.redis.delete(self.store.key("hold"))
+
+    def step(self, seconds: float) -> None:
+        """Set Redis' clock forward or back, while no time passes."""
+        self.stepped += int(seconds * 1e6)
+        self.advance(seconds)
 
     def pass_time(self, worker: Claims, seconds: float) -> None:
         """Time passes while a worker keeps house."""
