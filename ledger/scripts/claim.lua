@@ -173,7 +173,7 @@ local function overflow(account, class, a, why)
       redis.call('RPUSH', lane(to, class), id)
     end
   end
-  if #ids > 0 then redis.call('ZADD', P .. 'due:' .. class, 'NX', NOWS, to) end
+  if #ids > 0 then redis.call('ZADD', P .. 'due:' .. class, 'NX', DUES, to) end
   return #ids == BOUND
 end
 

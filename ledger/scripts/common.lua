@@ -14,6 +14,7 @@ local known = redis.call('MGET', P .. 'clock', P .. 'tick')
 local AHEAD, TICK = tonumber(known[1] or 0), tonumber(known[2] or 0)
 local NOW = WALL + AHEAD
 local NOWS = n2s(NOW)
+local DUES = NOWS -- since when that is due which is due now
 
 -- Redis lets keys expire by its own clock, however wrong. What must be fresh says itself how long it is.
 local function keep_fresh(key, value, lasts) redis.call('SET', P .. key, value .. ' ' .. n2s(NOW + lasts)) end
@@ -31,7 +32,7 @@ end
 -- An account is due when it has mail and nothing is known to hold it back; claim finds out the rest.
 local function make_due(account, class)
   if redis.call('LLEN', lane(account, class)) > 0 then
-    redis.call('ZADD', P .. 'due:' .. class, 'LT', NOWS, account)
+    redis.call('ZADD', P .. 'due:' .. class, 'LT', DUES, account)
     return true
   end
   return false
@@ -59,7 +60,7 @@ end
 
 local function to_lane(id, account, class, head)
   redis.call(head and 'LPUSH' or 'RPUSH', lane(account, class), id)
-  redis.call('ZADD', P .. 'due:' .. class, 'NX', NOWS, account)
+  redis.call('ZADD', P .. 'due:' .. class, 'NX', DUES, account)
 end
 
 -- Writes that many deliveries of one call share go out together: a command costs more than its arguments.

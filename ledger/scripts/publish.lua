@@ -69,7 +69,7 @@ local function into_the_ledger(e, id, masked, rkey, message_id, packet, payload)
   if packet ~= '' then redis.call('HSET', record, 'packet', packet) end
   gather('MSET', '', P .. 'payload:' .. id, payload)
   gather('ZADD', P .. 'deadline', e.deadline, id)
-  if e.not_before > NOW then
+  if e.not_before > REAL then
     redis.call('HSET', record, 'due', n2s(e.not_before))
     redis.call('ZADD', P .. 'scheduled', n2s(e.not_before), id)
   else
@@ -89,7 +89,7 @@ local function accept(e, count)
   if e.supersedes ~= '' then
     local pointer = P .. 'latest:' .. e.tenant .. ':' .. e.supersedes
     supersede(pointer, answer[3])
-    redis.call('SET', pointer, ids, 'PXAT', string.format('%.0f', (tonumber(e.deadline) - AHEAD) / 1000))
+    redis.call('SET', pointer, ids, 'PXAT', string.format('%.0f', (tonumber(e.deadline) - REAL_AHEAD) / 1000))
   end
   redis.call('SET', P .. 'key:' .. e.key, e.fingerprint .. ' ' .. e.event .. ' ' .. ids, 'EX', ARGV[1])
   local own = e.tenant .. ':' .. e.event
@@ -109,9 +109,9 @@ local function publish_one()
   local which, free_in
   if not first and not busy then which, free_in = spent_allowance(first_allowance, tonumber(allowances)) end
   if not (first or busy or which) then
-    e.not_before = tonumber(not_before) + AHEAD -- publishers' times are WALL's
-    local deadline = math.max(NOW, e.not_before) + tonumber(lifetime)
-    if tonumber(expiry) > 0 then deadline = math.min(deadline, tonumber(expiry) + AHEAD) end
+    e.not_before = tonumber(not_before) + REAL_AHEAD -- publishers' times are WALL's
+    local deadline = math.max(REAL, e.not_before) + tonumber(lifetime)
+    if tonumber(expiry) > 0 then deadline = math.min(deadline, tonumber(expiry) + REAL_AHEAD) end
     e.deadline = n2s(deadline)
     return accept(e, count)
   end
@@ -125,6 +125,6 @@ local answers = {}
 for index = 1, tonumber(ARGV[2]) do answers[index] = publish_one() end
 write_together()
 -- An account that already waits for its turn keeps its place.
-for _, place in pairs(due) do redis.call('ZADD', P .. 'due:' .. place[1], 'NX', NOWS, place[2]) end
+for _, place in pairs(due) do redis.call('ZADD', P .. 'due:' .. place[1], 'NX', DUES, place[2]) end
 if any then wake() end
 return answers

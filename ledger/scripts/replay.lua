@@ -6,6 +6,7 @@
 --   halt     who                    -> 1; no delivery is added any more
 --   undo     who, ids...            -> per id 1 is back where it came from, 0 it was started or is not of this replay
 --   progress from, to (ranks)       -> {state, count...}
+until_somebody_looks()
 local REPLAY = P .. 'replay:' .. ARGV[2]
 local MEMBERS = P .. 'replay-of:' .. ARGV[2]
 local REPLAYABLE = { failed = true, unknown = true, expired = true }
@@ -51,15 +52,15 @@ function verbs.start()
     redis.call('HSET', REPLAY, 'by', who, 'created_at', WALLS, 'pace', interval, 'at', n2s(not_before), 'account', account)
     redis.call('ZADD', P .. 'replays', WALLS, ARGV[2])
   end
-  local next_slot = math.max(number(known[1]), not_before + AHEAD, NOW)
+  local next_slot = math.max(number(known[1]), not_before > WALL and not_before + REAL_AHEAD or 0, NOW)
   for i = 9, #ARGV, 3 do
     local id, lifetime, expiry = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
-    if expiry > 0 then expiry = expiry + AHEAD end
+    if expiry > 0 then expiry = expiry + REAL_AHEAD end
     local r = redis.call('HMGET', P .. 'delivery:' .. id, 'state', 'account', 'class', 'ended_at', 'deadline')
     local answer = known[2] and 3 or refusal(id, P .. 'delivery:' .. id, r, unknown_too)
-    if not answer and expiry > 0 and expiry <= next_slot then answer = -2 end
+    if not answer and expiry > 0 and expiry <= next_slot + REAL - NOW then answer = -2 end
     if not answer then
-      start(id, r, next_slot, n2s(expiry > 0 and expiry or next_slot + lifetime), who, interval, account)
+      start(id, r, next_slot, n2s(expiry > 0 and expiry or next_slot + lifetime + REAL - NOW), who, interval, account)
       next_slot = next_slot + interval
       answer, count = 1, count + 1
     end
