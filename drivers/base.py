@@ -136,5 +136,12 @@ class Driver(Generic[OptionsT]):
         """Sentences for a person about what will stop working within 30 days of `today`, or has. Asks nobody."""
         return []
 
+    def idle_connections(self) -> int:
+        """How many connections stay open between conversations; they count against the account's `max_connections`."""
+        return 0
+
+    def close_idle(self, *, keep: int | None = None) -> None:
+        """Close idle connections that are old or dead, or until at most `keep` are left. Waits a second at most."""
+
     def close(self) -> None:
         """Give back what the driver holds (connections). Calling twice is safe."""

@@ -97,6 +97,14 @@ class BrandedDriver(Driver[BrandedOptions]):
         """The steps of the wrapped driver, with the brand's address as the sender."""
         return self._wrapped.check(test_recipient=test_recipient)
 
+    def idle_connections(self) -> int:
+        """Those of the wrapped driver."""
+        return self._wrapped.idle_connections()
+
+    def close_idle(self, *, keep: int | None = None) -> None:
+        """Close idle sessions; see Driver.close_idle."""
+        self._wrapped.close_idle(keep=keep)
+
     def close(self) -> None:
         """Give back what the wrapped driver holds."""
         self._wrapped.close()

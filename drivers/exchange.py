@@ -137,6 +137,14 @@ class ExchangeDriver(Driver[ExchangeOptions]):
             raise self._refused(answer, said)
         return "", {"access": self.options.access, "version": self.options.version}
 
+    def idle_connections(self) -> int:
+        """How many idle connections are kept."""
+        return len(self._pool)
+
+    def close_idle(self, *, keep: int | None = None) -> None:
+        """Close idle connections; see Driver.close_idle."""
+        self._pool.close_idle(keep=keep)
+
     def close(self) -> None:
         """Close the idle connections. Calling twice is safe."""
         self._pool.close()

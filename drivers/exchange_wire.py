@@ -70,7 +70,10 @@ class EwsSession:
         """Close. Calling twice is safe."""
         self._connection.close()
 
-    drop = leave
+    drop = say_goodbye = leave
+
+    def wait_until_gone(self, seconds: float) -> None:
+        """Nothing to wait for: HTTP says no farewell."""
 
     def first(self, body: bytes, call: Call) -> Answer:
         """Log in with the request `body`. Raises AuthenticationFailed when the login was refused."""

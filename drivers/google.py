@@ -87,6 +87,14 @@ class GoogleDriver(Driver[GoogleOptions]):
         finally:
             driver.close()
 
+    def idle_connections(self) -> int:
+        """Those of the `smtp` driver."""
+        return self._smtp.idle_connections()
+
+    def close_idle(self, *, keep: int | None = None) -> None:
+        """Close idle sessions; see Driver.close_idle."""
+        self._smtp.close_idle(keep=keep)
+
     def close(self) -> None:
         """Close the idle sessions. Calling twice is safe."""
         self._smtp.close()

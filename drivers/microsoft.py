@@ -130,6 +130,15 @@ class MicrosoftDriver(Driver[MicrosoftOptions]):
             raise ConfigurationError("delegated: not set: this account logs in as an app, no person is needed")
         return DeviceLogin(self._login, self.tokens, clock)
 
+    def idle_connections(self) -> int:
+        """Those of SMTP; Graph's are requests."""
+        return self._smtp.idle_connections() if self._smtp else 0
+
+    def close_idle(self, *, keep: int | None = None) -> None:
+        """Close idle SMTP sessions; see Driver.close_idle."""
+        if self._smtp:
+            self._smtp.close_idle(keep=keep)
+
     def close(self) -> None:
         """Close idle SMTP sessions. Calling twice is safe."""
         if self._smtp:

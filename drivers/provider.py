@@ -147,6 +147,14 @@ class ProviderDriver(Driver[ProviderOptions]):
         """The steps of the `smtp` driver, against the preset's relay."""
         return self._smtp.check(test_recipient=test_recipient)
 
+    def idle_connections(self) -> int:
+        """Those of the `smtp` driver."""
+        return self._smtp.idle_connections()
+
+    def close_idle(self, *, keep: int | None = None) -> None:
+        """Close idle sessions; see Driver.close_idle."""
+        self._smtp.close_idle(keep=keep)
+
     def close(self) -> None:
         """Close the idle sessions."""
         self._smtp.close()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from typing import Generic, Protocol, TypeVar
 
 
@@ -32,11 +33,27 @@ class Pooled(Protocol):
     def leave(self) -> None:
         """Close politely."""
 
+    def say_goodbye(self) -> None:
+        """Begin to close politely."""
+
+    def wait_until_gone(self, seconds: float) -> None:
+        """Close, once the server has closed or after `seconds`."""
+
     def drop(self) -> None:
         """Close at once."""
 
 
 SessionT = TypeVar("SessionT", bound=Pooled)
+
+
+def leave_together(sessions: Iterable[Pooled], *, seconds: float = 1.0) -> None:
+    """Leave several sessions within the time of one: a server that does not close is left after `seconds`."""
+    leaving = list(sessions)
+    for session in leaving:
+        session.say_goodbye()
+    until = time.monotonic() + seconds
+    for session in leaving:
+        session.wait_until_gone(max(0.0, until - time.monotonic()))
 
 
 class SessionPool(Generic[SessionT]):
@@ -78,8 +95,20 @@ class SessionPool(Generic[SessionT]):
                 self._idle.append(session)
             else:
                 gone.append(session)
-        for old in gone:
-            old.leave()
+        leave_together(gone)
+
+    def close_idle(self, *, keep: int | None = None) -> None:
+        """Close sessions that are old or dead, or the oldest until `keep` are left."""
+        now = self._clock()
+        with self._lock:
+            self._forget_the_parents()
+            if keep is None:
+                stay = [s for s in self._idle if now - s.idle_since < self._idle_seconds and s.wire.is_quiet()]
+            else:
+                stay = self._idle[max(0, len(self._idle) - keep) :]
+            gone = [session for session in self._idle if session not in stay]
+            self._idle = stay
+        leave_together(gone)
 
     def close(self) -> None:
         """Close every idle session; those in use are closed when they come back. Calling twice is safe."""
@@ -87,8 +116,7 @@ class SessionPool(Generic[SessionT]):
             self._forget_the_parents()
             self._closed = True
             gone, self._idle = self._idle, []
-        for session in gone:
-            session.leave()
+        leave_together(gone)
 
     def __len__(self) -> int:
         return len(self._idle)

@@ -105,6 +105,14 @@ class SmtpDriver(Driver[SmtpOptions]):
             test_recipient=test_recipient,
         )
 
+    def idle_connections(self) -> int:
+        """How many idle sessions are kept."""
+        return len(self._pool)
+
+    def close_idle(self, *, keep: int | None = None) -> None:
+        """Close idle sessions that are old or dead, or the oldest until `keep` are left; with a QUIT each."""
+        self._pool.close_idle(keep=keep)
+
     def close(self) -> None:
         """Close the idle sessions."""
         self._pool.close()

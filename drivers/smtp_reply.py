@@ -172,6 +172,16 @@ class Wire:
         self._buffer, self._at = b"", 0
         self._set_timeout(self.timeout)
 
+    def wait_for_the_end(self, seconds: float) -> None:
+        """Read and forget whatever comes until the peer closes, `seconds` at most. Never raises."""
+        limit = self._clock() + seconds
+        try:
+            while True:
+                self._buffer, self._at = b"", 0
+                self._receive(limit)
+        except (WireBroken, OSError, ValueError):
+            return
+
     def close(self) -> None:
         """Close at once, without a farewell. Calling twice is safe."""
         self.sock.close()

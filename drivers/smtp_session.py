@@ -58,17 +58,29 @@ class Session:
         return self.reply()
 
     def leave(self) -> None:
-        """Close, with a QUIT when the session is clean. The answer is not waited for. Calling twice is safe."""
+        """Close, with a QUIT when the session is clean. Calling twice is safe."""
+        self.say_goodbye()
+        self.wait_until_gone(1.0)
+
+    def say_goodbye(self) -> None:
+        """Write QUIT where that is possible; nothing else may follow but `wait_until_gone`."""
         if self.is_clean:
             self.broken = True
             try:
                 self.wire.deadline = float("inf")
                 self.wire.write(b"QUIT\r\n")
+                return
             except WireBroken:
                 pass
+        self.drop()
+
+    def wait_until_gone(self, seconds: float) -> None:
+        """Close, once the server has closed or after `seconds`: it counts the connection as open until then."""
+        self.wire.wait_for_the_end(seconds)
         self.drop()
 
     def drop(self) -> None:
         """Close at once."""
         self.broken = True
         self.wire.close()
+

@@ -131,16 +131,29 @@ def withdraw(delivery: Claimed, *, timeline: str) -> Entry:
     return ("withdraw", delivery.id, delivery.fence, timeline)
 
 
+class Kept(NamedTuple):
+    """How many connections a worker keeps open for an account between conversations; a later word has a greater `at`."""
+
+    count: int = 0
+    at: int = 0
+
+
 def free(
-    conversation: str, account: str, verdict: Literal["good", "bad", "none"], words: str = "", *, each: float = 0.0
-) -> Entry:
+    conversation: str, account: str, verdict: Literal["good", "bad", "none"], words: str = "", *,
+    each: float = 0.0, kept: Kept = Kept(),
+) -> Entry:  # fmt: skip
     """The conversation is over: `good` when the server answered, `bad` when it could not be reached, else `none`.
 
     `each` is how many seconds a mail took, 0 when nobody knows: the next conversations are as long as fits that pace.
-
-    Answered with PARKED when the account's breaker opened, with RECOVERED when it proved well again.
+    `kept` includes a connection that the conversation left open. Answered with PARKED when the account's breaker
+    opened, with RECOVERED when it proved well again.
     """
-    return ("free", conversation, account, verdict, words[:_WORDS], int(each * 1e6))
+    return ("free", conversation, account, verdict, words[:_WORDS], int(each * 1e6), *kept)
+
+
+def keep(worker: str, account: str, kept: Kept) -> Entry:
+    """The worker keeps so many connections open between conversations: others may open the rest of the account's."""
+    return ("keep", worker, account, *kept)
 
 
 def park(account: str, *, state: Literal["parked", "needs_login"], seconds: float, cause: str, words: str) -> Entry:

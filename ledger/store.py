@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, Literal
 
 import redis
 from redis.backoff import NoBackoff
@@ -189,10 +189,14 @@ class Store:
         with translated():
             return int(self.redis.get(self.key("clock")) or 0)
 
-    def wait_for_wake(self, seconds: float) -> bool:
-        """Block until the ledger says that something is due; False after `seconds`."""
+    def wait_for_wake(self, seconds: float, worker: str) -> Literal["anybody", "worker", ""]:
+        """Block until the ledger says that something is due for anybody, or for this worker; '' after `seconds`."""
+        own = self.key(f"wake:{worker}")
         with translated():
-            return self.redis.blpop([self.key("wake")], timeout=seconds) is not None
+            woken = self.redis.blpop([own, self.key("wake")], timeout=seconds)
+        if woken is None:
+            return ""
+        return "worker" if woken[0].decode() == own else "anybody"
 
     def wake(self) -> None:
         """Pass a wake-up on to another worker."""

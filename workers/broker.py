@@ -20,9 +20,10 @@ from dramatiq.errors import BrokerError, ConnectionClosed
 from dramatiq.worker import Worker
 
 from postier.ledger.claims import Claims
-from postier.ledger.entries import Handed, stall
+from postier.ledger.entries import Entry, Handed, stall
 from postier.schemas.errors import LedgerUnavailable
 from postier.settings.logs import log
+from postier.workers.connections import Connections, Keeper, Nobody
 from postier.workers.conversation import Conversation
 from postier.workers.settler import Settler
 
@@ -46,13 +47,16 @@ class LaneBroker(Broker):
 
     `size` is how many deliveries a conversation may hold, `seconds` how long it may go on before it gives the rest
     back. A conversation that stalls no longer counts as busy: `spare` more threads stand in for those, so that hanging
-    servers cost the others nothing.
+    servers cost the others nothing. `keeper` has the connections that stay open between conversations.
     """
 
-    def __init__(self, claims: Claims, *, threads: int, size: int, seconds: float, spare: int = 0) -> None:
+    def __init__(
+        self, claims: Claims, *, threads: int, size: int, seconds: float, spare: int = 0, keeper: Keeper | None = None
+    ) -> None:
         super().__init__(middleware=[_DrainOnShutdown()])
         self.claims = claims
         self.settler = Settler(claims)
+        self.connections = Connections(claims.worker, keeper or Nobody(), self._put)
         self.threads = threads
         self.spare = spare
         self._stalled: set[str] = set()
@@ -101,11 +105,17 @@ class LaneBroker(Broker):
         """Claim for the free threads. Raises LedgerUnavailable."""
         wanted = 0 if self.draining else max(0, self.free_threads)
         wait, handed = self.claims.claim(wanted, self.size)
+        asked_for, handed = [item for item in handed if not item.name], [item for item in handed if item.name]
         self._wants_more = len(handed) >= wanted
+        for item in asked_for:
+            self.connections.give_up(item.account)
         return wait, [self._begin(item) for item in handed]
 
+    def _put(self, entries: Iterable[Entry]) -> None:
+        self.settler.put(list(entries))
+
     def _begin(self, handed: Handed) -> Conversation:
-        conversation = Conversation(handed, self.settler, seconds=self.seconds)
+        conversation = Conversation(handed, self.settler, seconds=self.seconds, kept=self.connections.kept)
         with self._lock:
             self._conversations[conversation.name] = conversation
         if self.draining:
@@ -150,6 +160,7 @@ class LaneBroker(Broker):
         """Stop the helper threads. Calling twice is safe."""
         self._closed.set()
         self._waiting_for_work.set()
+        self._put(self.connections.all_closed())
         self.settler.close()
 
     def _start_helpers(self) -> None:
@@ -160,14 +171,18 @@ class LaneBroker(Broker):
                 thread.start()
 
     def _listen(self) -> None:
-        """Wait for wake-ups, but only while this process could use one: the next idle one must get it otherwise."""
+        """Wait for wake-ups, but only while this process could use one: the next idle one must get it otherwise.
+
+        One that is meant for this process alone is about connections it keeps; the next claim says more.
+        """
         store = self.claims.store
         while not self._closed.is_set():
             if not self._waiting_for_work.wait(1.0):
                 continue
             try:
-                if store.wait_for_wake(2.0):
-                    if self.free_threads <= 0 or self.draining:
+                woken = store.wait_for_wake(2.0, self.claims.worker)
+                if woken:
+                    if woken == "anybody" and (self.free_threads <= 0 or self.draining):
                         store.wake()
                         self._closed.wait(0.02)
                     self.something_changed.set()
@@ -188,6 +203,7 @@ class LaneBroker(Broker):
             if lost:
                 for conversation in conversations:
                     conversation.lose(lost)
+            self.connections.tidy()
 
     def _watch(self) -> None:
         """Find conversations that stall: their threads are replaced, and their accounts get no second one meanwhile."""

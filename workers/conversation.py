@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice, takewhile
 from typing import Literal
 
@@ -18,6 +18,7 @@ from postier.ledger.entries import (
     Claimed,
     Entry,
     Handed,
+    Kept,
     Reply,
     back,
     end,
@@ -58,16 +59,20 @@ class Conversation:
 
     A mail is one delivery, or the deliveries of a packet. `next()` starts mails one by one until `stop()`; whatever is
     unstarted then goes back to its lane at once. `verdict` tells the ledger how the account behaved, `progress_at`
-    (monotonic seconds) when its server last did something.
+    (monotonic seconds) when its server last did something. `kept` counts the connections this process keeps open for
+    the account when the conversation is over.
     """
 
-    def __init__(self, handed: Handed, settler: Settler, *, seconds: float) -> None:
+    def __init__(
+        self, handed: Handed, settler: Settler, *, seconds: float, kept: Callable[[str], Kept] = lambda _: Kept()
+    ) -> None:
         self.name = handed.name
         self.account = handed.account
         self.verdict: Literal["good", "bad", "none"] = "none"
         self.words = ""
         self.progress_at = time.monotonic()
         self._settler = settler
+        self._kept = kept
         self._lock = threading.Lock()
         self._unstarted = _mails(handed.deliveries)
         self._under_way: dict[str, Claimed] = {}
@@ -235,7 +240,10 @@ class Conversation:
         if doubtful := [delivery for delivery in reversed(left) if delivery.id in self._unanswered]:
             self._put([_withdrawn(delivery) for delivery in doubtful])
         if self._free is None:
-            self._free = self._settler.put([free(self.name, self.account, self.verdict, self.words, each=self._pace())])
+            over = free(
+                self.name, self.account, self.verdict, self.words, each=self._pace(), kept=self._kept(self.account)
+            )  # fmt: skip
+            self._free = self._settler.put([over])
             self._tickets.append(self._free)
         owed, self._tickets = self._tickets, []
         failed: LedgerUnavailable | None = None

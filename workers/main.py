@@ -78,7 +78,7 @@ class WorkerProcess:
         self.intake = Intake(Inbox(self.store, sealer, publisher), lambda: self.roster.registry)
         self.broker = LaneBroker(
             self.claims, threads=settings.threads, size=settings.conversation_size,
-            seconds=settings.conversation_seconds, spare=settings.threads * _SPARE,
+            seconds=settings.conversation_seconds, spare=settings.threads * _SPARE, keeper=self.roster,
         )  # fmt: skip
         deliverer = Deliverer(self.roster, sealer, self.receipts)
         broker = self.broker
@@ -137,8 +137,8 @@ class WorkerProcess:
         """Give back what is unstarted, let what is under way end within the drain time, then let go."""
         self.intake.stop()
         self.worker.stop(timeout=int(self.settings.drain_seconds * 1000))
-        self.broker.close()
         self.roster.close()
+        self.broker.close()
         if self.broker.is_idle:
             self.receipts.close()
         self.store.close()

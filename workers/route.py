@@ -223,6 +223,17 @@ class Roster:
                     raise SenderRefused(str(error)) from None
             return self._ways[name]
 
+    def idle_connections(self, name: str) -> int:
+        """How many connections this process keeps open for an account between conversations."""
+        way = self._ways.get(name)
+        return way.driver.idle_connections() if way else 0
+
+    def close_idle(self, name: str, *, keep: int | None = None) -> None:
+        """Close idle connections of an account: those that are old or dead, or until at most `keep` are left."""
+        way = self._ways.get(name)
+        if way:
+            way.driver.close_idle(keep=keep)
+
     def warm_up(self, seconds: float = 2.0) -> None:
         """Build and render once what first mails would wait for, within `seconds`; errors show when mail is sent."""
         until = time.monotonic() + seconds

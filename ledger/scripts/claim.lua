@@ -1,7 +1,8 @@
 -- Hand out deliveries that are due and whose account has a permit. ARGV: worker, conversations wanted, deliveries a
 -- conversation may hold, lease (us), housekeeping bound, crash limit, record lifetime (s), fresh conversation name; and
 -- WALL and NOW of this worker's last claim (0 for none) with how long (us) ago that was.
--- Answers {wait (us) until something may be due, WALL, NOW, {conversation, account, {delivery...}...}...}; a delivery is
+-- Answers {wait (us) until something may be due, WALL, NOW, {conversation, account, {delivery...}...}...}, where an empty
+-- conversation asks the worker to close what it keeps open for the account; a delivery is
 -- {id, fence, attempt, crashes, tenant, kind, version, event, message id, deadline, accepted at, on_unknown, payload,
 -- masked recipient, class, packet}; neighbours with the same packet are one mail, and had one permit.
 local handed, conversations, pops = {}, 0, 0
@@ -181,6 +182,9 @@ local function overflows(a, slow)
   return a.fallback and (a.overflow == 'slow' or (a.overflow == 'parked' and not slow))
 end
 
+-- What this worker itself keeps open for the account that was looked at last.
+local keeping = { count = 0, at = 0 }
+
 -- How many conversations the account may begin now, or nil and when to look again.
 local function free_rooms(account, a)
   local threads = fleet()
@@ -203,7 +207,19 @@ local function free_rooms(account, a)
   local busy = P .. 'sending:' .. account
   local slots = cap - redis.call('ZCARD', busy)
   if slots <= 0 and not HOLD then slots = slots + redis.call('ZREMRANGEBYSCORE', busy, '-inf', NOWS) end
-  if slots > 0 then return slots, troubled end
+  if slots > 0 then
+    local open, holder = number(a.cap, 1) - cap, nil
+    for _, closely in ipairs({ false, not HOLD }) do
+      local others
+      others, holder, keeping.count, keeping.at = kept_by_others(account, WORKER, closely)
+      open = number(a.cap, 1) - cap + slots - others
+      if open > 0 then return math.min(slots, open), troubled end
+    end
+    ask_for_a_connection(account, holder)
+    keep_fresh('timekeeper', holder, 1.5 * SECOND) -- who has the connections should be the one that looks
+    redis.call('HSET', account_key(account), 'full', 1)
+    return nil, NOW + SECOND
+  end
   -- A freed slot makes the account due again; the end of the oldest lease is the fallback.
   redis.call('HSET', account_key(account), 'full', 1)
   return nil, math.max(number(redis.call('ZRANGE', busy, 0, 0, 'WITHSCORES')[2]), HOLD or 0)
@@ -294,8 +310,12 @@ local function serve(account, class, share)
   local size = math.min(number(a.max_rcpt, 1), recipients)
   mails = math.min(mails, recipients, troubled and 1 or rooms * batch(a))
   local taken, extra = take(account, class, mails, size, recipients)
-  local used = 0
+  local used, before = 0, conversations
   if #taken > 0 then used = group(taken, account, rooms, troubled, not a.proven) end
+  if keeping.count > 0 and conversations > before then -- they go over what it keeps
+    local left = math.max(0, keeping.count - (conversations - before))
+    redis.call('HSET', P .. 'kept:' .. account, WORKER, n2s(left) .. ' ' .. keeping.at)
+  end
   put_back(account, class, extra)
   local people = 0
   for i = #taken, 1, -1 do
@@ -329,11 +349,26 @@ local function next_due()
   return soonest
 end
 
+-- Others wait for connections that this worker keeps: it sends over them, or closes them when no thread is free.
+local function answer_those_who_asked()
+  local asked = redis.call('SMEMBERS', P .. 'asked:' .. WORKER)
+  if #asked == 0 then return end
+  redis.call('DEL', P .. 'asked:' .. WORKER)
+  for _, account in ipairs(asked) do
+    for _, class in ipairs({ 'u', 'b' }) do
+      local left = WANTED - conversations
+      if left > 0 and redis.call('LLEN', lane(account, class)) > 0 then serve(account, class, left) end
+    end
+    if conversations >= WANTED and kept_by(account, WORKER) > 0 then handed[#handed + 1] = { '', account } end
+  end
+end
+
 reap()
 promote()
 expire_overdue()
 unpark()
 forget()
+answer_those_who_asked()
 if WANTED > 0 then
   -- Bulk that has been due for five seconds gets one turn before more urgent mail: never starved, never first.
   local oldest = redis.call('ZRANGE', P .. 'due:b', 0, 0, 'WITHSCORES')

@@ -166,3 +166,48 @@ local function fleet()
   keep_fresh('fleet', total, 2 * SECOND)
   return total
 end
+
+-- Connections that workers keep open between conversations, for providers count those too: `kept:<account>` holds
+-- `count sequence` by worker. Together with the conversations in progress they never exceed the account's cap; whoever
+-- needs one that another worker keeps asks for it: that worker sends over it, or closes it and says so.
+local function kept_by(account, worker)
+  local count, at = string.match(redis.call('HGET', P .. 'kept:' .. account, worker) or '', '^(%d+) (%d+)$')
+  return number(count), number(at)
+end
+
+-- What a worker says of itself counts unless it said something later before. Answers whether it keeps fewer now.
+local function keeps(account, worker, count, at)
+  local before, known_at = kept_by(account, worker)
+  if at <= known_at or (count == 0 and known_at == 0) then return false end
+  redis.call('HSET', P .. 'kept:' .. account, worker, n2s(count) .. ' ' .. n2s(at))
+  return count < before
+end
+
+-- How many connections others keep, which of them keeps most, and `count sequence` of this worker. The dead keep none.
+local MANY_WORKERS = 64
+local function kept_by_others(account, worker, look_closely)
+  local flat = redis.call('HGETALL', P .. 'kept:' .. account)
+  local total, most, holder, mine, mine_at = 0, 0, nil, 0, 0
+  local closely = look_closely or #flat > 2 * MANY_WORKERS
+  for index = 1, #flat, 2 do
+    local who, count, at = flat[index], string.match(flat[index + 1], '^(%d+) (%d+)$')
+    count = number(count)
+    if who == worker then
+      mine, mine_at = count, at
+    elseif closely and number(redis.call('ZSCORE', P .. 'workers', who) or nil) <= NOW then
+      redis.call('HDEL', P .. 'kept:' .. account, who)
+    else
+      total = total + count
+      if count > most then most, holder = count, who end
+    end
+  end
+  return total, holder, mine, mine_at
+end
+
+local function ask_for_a_connection(account, holder)
+  if redis.call('SADD', P .. 'asked:' .. holder, account) == 1 then
+    redis.call('LPUSH', P .. 'wake:' .. holder, '1')
+    redis.call('EXPIRE', P .. 'wake:' .. holder, 60)
+  end
+  redis.call('EXPIRE', P .. 'asked:' .. holder, 60)
+end

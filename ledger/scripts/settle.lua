@@ -8,8 +8,11 @@
 --   end   state, cause, code, enhanced, words, history
 --   back  refund (0|1)                      unstarted (marked or not): to the head of its lane, permit and attempt returned
 --   withdraw history                        nothing of it left, marked or not: to the head of its lane, attempt returned
---   free  (id: conversation, fence: account) verdict (good|bad|none), words, us a mail took (0) -> 2 when the account parked just now, 3 when
---                                           it proved well again; the conversation is over
+--   free  (id: conversation, fence: account) verdict (good|bad|none), words, us a mail took (0), connections
+--                                           its worker keeps open, sequence
+--                                           -> 2 when the account parked just now, 3 when it proved well again; the
+--                                           conversation is over
+--   keep  (id: worker, fence: account) connections it keeps open between conversations, sequence
 --   park  (id: account, fence: state) until (us from now, 0: a person), cause, words -> 1 parked just now, 0 that is no news
 --   slow  (id: account, fence: '') hold (us) -> 1 slowed just now, 0 was slow already
 --   split (id: account, fence: '') recipients of the refused mail: fewer from now on
@@ -196,8 +199,9 @@ function verbs.withdraw(id, fence)
 end
 
 function verbs.free(conversation, account)
-  local verdict, words, each = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  i = i + 3
+  local verdict, words, each, kept, at = ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4])
+  i = i + 5
+  keeps(account, string.match(conversation, '^(.*)%.%d+%.%d+$') or conversation, kept, at)
   redis.call('ZREM', P .. 'troubled', conversation)
   redis.call('ZREM', P .. 'unproven', conversation)
   local answer = 1
@@ -211,6 +215,13 @@ function verbs.free(conversation, account)
   end
   if redis.call('HDEL', account_key(account), 'full', 'stalled') > 0 or answer == 3 then make_all_due(account) end
   return answer
+end
+
+function verbs.keep(worker, account)
+  local kept, at = tonumber(ARGV[i]), tonumber(ARGV[i + 1])
+  i = i + 2
+  if keeps(account, worker, kept, at) then make_all_due(account) end
+  return 1
 end
 
 function verbs.park(account, state)

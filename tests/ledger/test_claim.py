@@ -370,5 +370,5 @@ def test_one_idle_worker_watches_the_clock_for_all(make_ledger: MakeLedger) -> N
 def test_a_publish_leaves_a_wake_up_and_never_more_than_two(ledger: Ledger) -> None:
     for _ in range(10):
         ledger.publish()
-    assert ledger.store.wait_for_wake(1.0)
+    assert ledger.store.wait_for_wake(1.0, "w1") == "anybody"
     assert ledger.store.redis.llen(ledger.store.key("wake")) <= 1

@@ -1,0 +1,212 @@
+"""Connections that stay open between conversations count: never more than the cap, over all workers, and none is hoarded."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from postier.ledger.claims import Claims
+from postier.ledger.entries import Entry, Handed, Kept, back, free, keep
+from tests.conftest import until
+from tests.drivers.kit import Peer, ScriptedServer, polite
+from tests.governor.kit import MakeGovernor
+from tests.governor.test_sharing import MakeHouse
+from tests.ledger.kit import LEASE, Ledger, ok, reset_link
+from tests.workers.kit import smtp
+
+
+class Process:
+    """A worker process as its provider sees it: a pool of idle connections, and one for each conversation."""
+
+    def __init__(self, ledger: Ledger, name: str, threads: int) -> None:
+        self.claims = Claims(ledger.store, name, lease=LEASE, crash_limit=3, keep_sent=60, threads=threads,
+                             clock=lambda: ledger.true_now / 1e6)  # fmt: skip
+        self.threads = threads
+        self.idle = self.at = 0
+        self.begun: list[tuple[Handed, bool]] = []  # with whether it has a connection
+        self.unsaid: list[Entry] = []
+        self.claims.renew((), ())
+
+    @property
+    def open(self) -> int:
+        return self.idle + sum(connected for _, connected in self.begun)
+
+    def kept(self) -> Kept:
+        self.at += 1
+        return Kept(self.idle, self.at)
+
+    def claim(self) -> list[Handed]:
+        handed = self.claims.claim(self.threads - len(self.begun), 2)[1]
+        self.begun += [(item, False) for item in handed if item.name]
+        for item in handed:
+            if not item.name:
+                self.idle = 0
+                self.unsaid.append(keep(self.claims.worker, item.account, self.kept()))
+        return handed
+
+    def connect(self, number: int) -> None:
+        handed, connected = self.begun[number]
+        if not connected:
+            self.idle = max(0, self.idle - 1)
+            self.begun[number] = (handed, True)
+
+    def end(self, number: int, *, stays: bool) -> None:
+        handed, connected = self.begun.pop(number)
+        self.idle += connected and stays
+        entries = map(ok, handed.deliveries) if connected else map(back, reversed(handed.deliveries))
+        self.unsaid += [*entries, free(handed.name, handed.account, "good" if connected else "none", kept=self.kept())]
+
+    def tell(self) -> None:
+        if self.unsaid:
+            self.claims.settle(self.unsaid)
+        self.unsaid = []
+
+
+@pytest.mark.parametrize("cap", [1, 2, 5])
+@pytest.mark.parametrize("seed", range(4))
+def test_no_life_of_workers_opens_more_than_the_cap_or_leaves_mail_behind_idle_connections(
+    make_governor: MakeGovernor, cap: int, seed: int
+) -> None:
+    ledger = make_governor(main={"limits": {"max_connections": cap}}, other={})
+    chance = random.Random(seed)
+    workers = [Process(ledger, f"w{number}", chance.choice([1, 2, 8])) for number in range(4)]
+    for _ in range(250):
+        worker = chance.choice(workers)
+        match chance.choice(["publish", "claim", "claim", "connect", "connect", "end", "end", "tell", "tell", "time", "die"]):
+            case "publish":
+                ledger.publish_many(chance.randint(1, 6), "main")
+            case "claim":
+                worker.claim()
+            case "connect" if worker.begun:
+                worker.connect(chance.randrange(len(worker.begun)))
+            case "end" if worker.begun:
+                worker.end(chance.randrange(len(worker.begun)), stays=chance.random() < 0.8)
+            case "tell":
+                worker.tell()
+            case "time":
+                ledger.advance(chance.choice([0.01, 0.3, 1.1]))
+                for one in workers:
+                    one.claims.renew([(item.account, item.name) for item, _ in one.begun],
+                                     [delivery for item, _ in one.begun for delivery in item.deliveries])  # fmt: skip
+            case "die" if chance.random() < 0.1:
+                workers[workers.index(worker)] = Process(ledger, f"n{chance.random()}", 2)
+        assert sum(one.open for one in workers) <= cap
+    for _ in range(200):
+        for worker in workers:
+            worker.claim()
+            while worker.begun:
+                worker.connect(0)
+                assert sum(one.open for one in workers) <= cap
+                worker.end(0, stays=True)
+            worker.tell()
+            worker.claims.renew((), ())
+        counts = ledger.queries.counts()
+        if not counts["waiting"] and not counts["in_hand"]:
+            break
+        ledger.advance(1.1)
+    assert (counts["waiting"], counts["in_hand"]) == (0, 0)
+
+
+def test_who_keeps_the_connection_sends_over_it_and_who_has_no_thread_closes_it(make_governor: MakeGovernor) -> None:
+    ledger = make_governor(main={"limits": {"max_connections": 1}}, other={})
+    first, second = Process(ledger, "first", 2), Process(ledger, "second", 2)
+
+    def one_by(worker: Process) -> None:
+        ledger.publish_many(1, "main")
+        assert len(worker.claim()) == 1
+        worker.connect(0)
+        worker.end(0, stays=True)
+        worker.tell()
+
+    one_by(first)
+    ledger.publish_many(1, "main")
+    assert second.claim() == []
+    assert ledger.store.wait_for_wake(1, "first") == "worker"
+    assert [item.account for item in first.claim()] == ["main"], "it has the connection"
+    first.connect(0)
+    first.end(0, stays=True)
+    first.tell()
+
+    ledger.publish_many(4, "other")
+    assert len(first.claim()) == 2
+    ledger.publish_many(1, "main")
+    assert second.claim() == []
+    assert [(item.name, item.account) for item in first.claim()] == [("", "main")]
+    assert second.claim() == [], "not before it is closed"
+    first.tell()
+    assert [item.account for item in second.claim()] == ["main"]
+
+
+def test_the_idle_connections_of_a_dead_worker_are_nobodys_after_a_lease(make_governor: MakeGovernor) -> None:
+    ledger = make_governor(main={"limits": {"max_connections": 1}})
+    dead, alive = Process(ledger, "dead", 2), Process(ledger, "alive", 2)
+    ledger.publish_many(3, "main")
+    dead.claim()
+    dead.connect(0)
+    dead.end(0, stays=True)
+    dead.tell()
+    assert alive.claim() == []
+    for _ in range(12):
+        ledger.advance(1)
+        alive.claims.renew((), ())
+        if alive.claim():
+            break
+    assert len(alive.begun) == 1
+
+
+def test_an_older_word_about_connections_does_not_undo_a_later_one(make_governor: MakeGovernor) -> None:
+    ledger = make_governor(main={"limits": {"max_connections": 2}})
+    worker, other = ledger.worker("a"), Process(ledger, "other", 4)
+    worker.renew((), ())
+    worker.settle([keep("a", "main", Kept(2, 5)), keep("a", "main", Kept(0, 4))])
+    ledger.publish_many(4, "main")
+    assert other.claim() == []
+    worker.settle([keep("a", "main", Kept(1, 6))])
+    assert len(other.claim()) == 1
+
+
+class Counting:
+    """Connections a server has open, from its own point of view."""
+
+    def __init__(self) -> None:
+        self.now = self.most = self.all = 0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        with self._lock:
+            self.now += 1
+            self.all += 1
+            self.most = max(self.most, self.now)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.now -= 1
+
+
+@pytest.mark.parametrize(("cap", "processes"), [(1, 4), (3, 2)])
+def test_worker_processes_together_never_have_more_connections_open_than_the_account_may(
+    make_house: MakeHouse, cap: int, processes: int
+) -> None:
+    counting, converse = Counting(), polite()
+
+    def counted(peer: Peer) -> None:
+        with counting.one():
+            converse(peer)
+
+    with ScriptedServer(counted) as server:
+        house = make_house(main=smtp(server.port, limits={"max_connections": cap}), other=smtp(server.port))
+        for _ in range(processes):
+            house.start_worker()
+        ids = []
+        for _ in range(15):
+            ids += house.publish(*(reset_link() for _ in range(8)), account="main")
+            until(lambda: house.states(ids)["sent"] >= len(ids) - 4, 15, what="most of the burst")
+        assert house.wait_for_the_end(ids) == {"sent": 120}
+        assert counting.most <= cap
+        assert counting.all <= 40, "connections are used again"
