@@ -182,6 +182,12 @@ local function overflows(a, slow)
   return a.fallback and (a.overflow == 'slow' or (a.overflow == 'parked' and not slow))
 end
 
+local function keep_time(worker, looks_at) keep_fresh('timekeeper', worker .. '@' .. n2s(looks_at), 1.5 * SECOND) end
+local function timekeeper()
+  local worker, looks_at = string.match(fresh('timekeeper') or '', '^(.*)@(%d+)$')
+  return worker, number(looks_at)
+end
+
 -- What this worker itself keeps open for the account that was looked at last.
 local keeping = { count = 0, at = 0 }
 
@@ -216,7 +222,7 @@ local function free_rooms(account, a)
       if open > 0 then return math.min(slots, open), troubled end
     end
     ask_for_a_connection(account, holder)
-    keep_fresh('timekeeper', holder, 1.5 * SECOND) -- who has the connections should be the one that looks
+    keep_time(holder, NOW) -- who has the connections should be the one that looks
     redis.call('HSET', account_key(account), 'full', 1)
     return nil, NOW + SECOND
   end
@@ -380,17 +386,17 @@ local soonest = next_due()
 local wait = 1000000
 if soonest then wait = math.max(0, math.min(wait, soonest - NOW)) end
 if WANTED > 0 and soonest and soonest <= NOW and conversations > 0 then wake() end
--- One idle worker watches the clock for all; the others sleep a second and are its stand-ins.
-local keeper = fresh('timekeeper')
+-- One idle worker watches the clock for all, the one that looks soonest; the others sleep a second and are its stand-ins.
+local keeper, looks_at = timekeeper()
 if conversations >= WANTED then -- no thread is free: somebody else must watch
   if keeper == WORKER then
     redis.call('DEL', P .. 'timekeeper')
     wake()
   end
-elseif not keeper or keeper == WORKER then
-  keep_fresh('timekeeper', WORKER, 1.5 * SECOND)
+elseif not keeper or keeper == WORKER or NOW + wait < looks_at then
+  keep_time(WORKER, NOW + wait)
 else
-  wait = math.max(wait, 1000000)
+  wait = math.max(wait, SECOND)
 end
 fill_in_payloads()
 write_together()

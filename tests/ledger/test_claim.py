@@ -367,6 +367,17 @@ def test_one_idle_worker_watches_the_clock_for_all(make_ledger: MakeLedger) -> N
     assert other.claim(8, 1)[0] == 1.0
 
 
+def test_who_leaves_the_nearest_due_time_behind_watches_for_it(make_ledger: MakeLedger) -> None:
+    ledger = make_ledger(main={"per_second": 10})
+    first, second = ledger.worker("first"), ledger.worker("second")
+    assert first.claim(4, 1)[0] == 1.0, "it will look in a second"
+    ledger.publish_many(20, "main")
+    wait, handed = second.claim(4, 1)
+    assert handed
+    assert wait < 0.2, "or the account stood still until the first one looks"
+    assert first.claim(4, 1)[0] == 1.0
+
+
 def test_a_publish_leaves_a_wake_up_and_never_more_than_two(ledger: Ledger) -> None:
     for _ in range(10):
         ledger.publish()
