@@ -30,6 +30,8 @@ from postier.workers.settler import Settler
 QUEUE = "lanes"
 ACTOR = "deliver"
 _HOUSEKEEPING_SECONDS = 1.0
+# Without progress for so long (seconds) a conversation's thread is replaced; and its account gets no other meanwhile.
+_LATE_SECONDS = 0.2
 _STALLED_SECONDS = 1.0
 _STALLED_AGAIN = 4.0
 
@@ -67,6 +69,7 @@ class LaneBroker(Broker):
         self.something_changed = threading.Event()
         self._lock = threading.Lock()
         self._conversations: dict[str, Conversation] = {}
+        self._at_work = threading.Event()
         self._waiting_for_work = threading.Event()
         self._closed = threading.Event()
         self._helpers: list[threading.Thread] = []
@@ -118,6 +121,7 @@ class LaneBroker(Broker):
         conversation = Conversation(handed, self.settler, seconds=self.seconds, kept=self.connections.kept)
         with self._lock:
             self._conversations[conversation.name] = conversation
+        self._at_work.set()
         if self.draining:
             conversation.stop()
         return conversation
@@ -160,6 +164,7 @@ class LaneBroker(Broker):
         """Stop the helper threads. Calling twice is safe."""
         self._closed.set()
         self._waiting_for_work.set()
+        self._at_work.set()
         self._put(self.connections.all_closed())
         self.settler.close()
 
@@ -206,19 +211,27 @@ class LaneBroker(Broker):
             self.connections.tidy()
 
     def _watch(self) -> None:
-        """Find conversations that stall: their threads are replaced, and their accounts get no second one meanwhile."""
-        told = -math.inf
-        while not self._closed.wait(_STALLED_SECONDS / 4):
-            late = time.monotonic() - _STALLED_SECONDS
+        """Find conversations that are late: their threads are replaced. Those that stall keep others of their account
+        away."""
+        told, told_of = -math.inf, set[str]()
+        while not self._closed.wait(_LATE_SECONDS / 2):
+            now = time.monotonic()
             with self._lock:
-                stalled = {item.name: item.account for item in self._conversations.values() if item.progress_at < late}
-                changed = stalled.keys() != self._stalled
-                self._stalled = set(stalled)
-            if stalled and (changed or late > told + _STALLED_AGAIN):
-                told = late
-                self.settler.put([stall(account) for account in sorted(set(stalled.values()))])
+                if not self._conversations:
+                    self._at_work.clear()
+                waits = {item.name: (now - item.progress_at, item.account) for item in self._conversations.values()}
+                late = {name for name, (seconds, _) in waits.items() if seconds > _LATE_SECONDS}
+                changed = late != self._stalled
+                self._stalled = late
+            stalled = {account for seconds, account in waits.values() if seconds > _STALLED_SECONDS}
+            if stalled and (stalled != told_of or now > told + _STALLED_AGAIN):
+                told = now
+                self.settler.put([stall(account) for account in sorted(stalled)])
+            told_of = stalled
             if changed:
                 self.something_changed.set()
+            if not self._at_work.is_set():
+                self._at_work.wait()
 
 
 class LaneConsumer(Consumer):

@@ -107,10 +107,6 @@ local function fill_in_payloads()
   end
 end
 
--- Servers that nobody knows yet get half of all threads, until it shows (a second later) which of them hang: those
--- are replaced by spare ones.
-local UNPROVEN = 1.5 * SECOND
-
 -- A mail that was held by a dying worker travels alone, so that the next crash tells who is to blame.
 local function group(mails, account, rooms, troubled, fresh)
   local per = math.ceil(#mails / rooms)
@@ -132,7 +128,7 @@ local function group(mails, account, rooms, troubled, fresh)
     end
     redis.call('ZADD', P .. 'sending:' .. account, TO, conversation)
     if troubled then redis.call('ZADD', P .. 'troubled', TO, conversation) end
-    if fresh then redis.call('ZADD', P .. 'unproven', n2s(NOW + UNPROVEN), conversation) end
+    if fresh then redis.call('ZADD', P .. 'unproven', NOWS, conversation) end
     handed[#handed + 1] = members
   end
   return used
@@ -188,8 +184,30 @@ local function timekeeper()
   return worker, number(looks_at)
 end
 
+-- Whether nobody knows if the server of the account that was looked at last hangs.
+local doubtful = false
+
 -- What this worker itself keeps open for the account that was looked at last.
 local keeping = { count = 0, at = 0 }
+
+-- Of a server that took no mail lately nobody knows whether it hangs: it gets one mail, and more once that is taken.
+-- `unproven` holds the conversations with such servers by their begin. The newest, whose threads are not replaced yet
+-- (broker.py), have half of all threads; all together leave as many as there are without spare ones; and a second one
+-- with the same server begins only while they are few. Answers whether there is room for how many, or when to look again.
+local NOT_REPLACED, LATELY, LATELY_WHILE_BUSY, FORGOTTEN = 0.3 * SECOND, 10 * SECOND, 0.2 * SECOND, 60 * SECOND
+local function unheard(a, busy)
+  return not a.proven or NOW - number(a.well_at) > (busy > 0 and LATELY_WHILE_BUSY or LATELY)
+end
+
+local function room_for_unheard(busy, threads)
+  local key = P .. 'unproven'
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', n2s(NOW - FORGOTTEN))
+  local all = redis.call('ZCARD', key)
+  local newest = redis.call('ZCOUNT', key, n2s(NOW - NOT_REPLACED), '+inf')
+  if newest >= math.floor(threads / 2) then return nil, NOW + SECOND / 20 end
+  if all >= (busy > 0 and math.floor(threads / 4) or 2 * threads) then return nil, NOW + SECOND / 4 end
+  return 1
+end
 
 -- How many conversations the account may begin now, or nil and when to look again.
 local function free_rooms(account, a)
@@ -206,13 +224,19 @@ local function free_rooms(account, a)
       return nil, NOW + SECOND / 4
     end
   end
-  if not a.proven and threads > 1 then
-    redis.call('ZREMRANGEBYSCORE', P .. 'unproven', '-inf', NOWS)
-    if redis.call('ZCARD', P .. 'unproven') >= math.floor(threads / 2) then return nil, NOW + SECOND / 4 end
-  end
   local busy = P .. 'sending:' .. account
-  local slots = cap - redis.call('ZCARD', busy)
+  local begun = redis.call('ZCARD', busy)
+  local slots = cap - begun
   if slots <= 0 and not HOLD then slots = slots + redis.call('ZREMRANGEBYSCORE', busy, '-inf', NOWS) end
+  doubtful = threads > 1 and unheard(a, begun)
+  if slots > 0 and doubtful then
+    local room, at = room_for_unheard(begun, threads)
+    if not room then
+      redis.call('HSET', account_key(account), 'full', 1)
+      return nil, at
+    end
+    slots = room
+  end
   if slots > 0 then
     local open, holder = number(a.cap, 1) - cap, nil
     for _, closely in ipairs({ false, not HOLD }) do
@@ -314,10 +338,10 @@ local function serve(account, class, share)
   if not rooms then return later(troubled) end
   rooms = math.min(rooms, share)
   local size = math.min(number(a.max_rcpt, 1), recipients)
-  mails = math.min(mails, recipients, troubled and 1 or rooms * batch(a))
+  mails = math.min(mails, recipients, (troubled or doubtful) and 1 or rooms * batch(a))
   local taken, extra = take(account, class, mails, size, recipients)
   local used, before = 0, conversations
-  if #taken > 0 then used = group(taken, account, rooms, troubled, not a.proven) end
+  if #taken > 0 then used = group(taken, account, rooms, troubled, doubtful) end
   if keeping.count > 0 and conversations > before then -- they go over what it keeps
     local left = math.max(0, keeping.count - (conversations - before))
     redis.call('HSET', P .. 'kept:' .. account, WORKER, n2s(left) .. ' ' .. keeping.at)

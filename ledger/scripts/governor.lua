@@ -8,7 +8,8 @@
 local SECOND = 1000000
 local FLOOR, HALVE_EVERY, RECOVERY = 0.05, SECOND, 0.01 -- smallest pace; one halving a second; regained a second
 local ROW, SHARE_OF, WINDOW = 3, 5, 60 * SECOND -- breaker: failures in a row; or half of at least so many in a minute
-local FIRST_OPEN, LONGEST_OPEN = 15 * SECOND, 300 * SECOND
+-- A pause grows by a quarter: once the provider is back, nobody waits longer than a quarter of the time it was away.
+local FIRST_OPEN, LONGEST_OPEN, LONGER = 15 * SECOND, 300 * SECOND, 1.25
 
 local function account_key(account) return P .. 'account:' .. account end
 
@@ -96,7 +97,7 @@ local function went_badly(account, words)
   local all = bad + number(a.seen_ok)
   if not (a.probe or row >= ROW or (all >= SHARE_OF and bad * 2 >= all)) then return false end
   local opened = redis.call('HINCRBY', key, 'opened', 1)
-  local lasts = math.min(LONGEST_OPEN, FIRST_OPEN * 2 ^ math.min(opened - 1, 10)) * jitter(0.2)
+  local lasts = math.min(LONGEST_OPEN, FIRST_OPEN * LONGER ^ math.min(opened - 1, 30)) * jitter(0.2)
   return set_state(account, 'parked', 'unreachable', words, math.floor(lasts))
 end
 
@@ -145,7 +146,9 @@ local HOUR, DAY = 3600 * SECOND, 86400 * SECOND
 -- A little lateness is made up for, or every late look would lower the rate; `pace` in accounts.py leaves room for it.
 local RULES = { { 'second', SECOND }, { 'minute', 60 * SECOND } }
 
-local function arrival(rule, T, tat) return math.max(tat, NOW - math.min(T / 2, rule[2] * 0.0375)) end
+local function arrival(rule, T, tat)
+  return math.max(tat, NOW - math.min(math.max(T / 2, rule[2] * 0.025), rule[2] * 0.0375))
+end
 
 local function allowance(rule, T, B, tat)
   tat = arrival(rule, T, tat)

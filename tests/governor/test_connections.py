@@ -14,6 +14,7 @@ from postier.ledger.entries import Entry, Handed, Kept, back, free, keep
 from tests.conftest import until
 from tests.drivers.kit import Peer, ScriptedServer, polite
 from tests.governor.kit import MakeGovernor
+from tests.governor.test_health import heard
 from tests.governor.test_sharing import MakeHouse
 from tests.ledger.kit import LEASE, Ledger, ok, reset_link
 from tests.workers.kit import smtp
@@ -131,6 +132,7 @@ def test_who_keeps_the_connection_sends_over_it_and_who_has_no_thread_closes_it(
     first.end(0, stays=True)
     first.tell()
 
+    heard(ledger, "other")
     ledger.publish_many(4, "other")
     assert len(first.claim()) == 2
     ledger.publish_many(1, "main")
@@ -162,6 +164,7 @@ def test_an_older_word_about_connections_does_not_undo_a_later_one(make_governor
     ledger = make_governor(main={"limits": {"max_connections": 2}})
     worker, other = ledger.worker("a"), Process(ledger, "other", 4)
     worker.renew((), ())
+    heard(ledger, "main")
     worker.settle([keep("a", "main", Kept(2, 5)), keep("a", "main", Kept(0, 4))])
     ledger.publish_many(4, "main")
     assert other.claim() == []

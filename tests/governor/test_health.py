@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from postier.ledger.claims import Claims
 from postier.ledger.entries import Handed, back, free, park, slow, split, stall
 from postier.ledger.logins import LoginTurns
@@ -41,22 +43,27 @@ def test_three_failures_in_a_row_open_the_breaker_and_one_good_probe_closes_it(m
     assert sum(len(conversation.deliveries) for conversation in worker.claim(8, 16)[1]) == 29
 
 
-def test_a_bad_probe_doubles_the_wait_up_to_five_minutes_with_jitter(make_governor: MakeGovernor) -> None:
+def test_a_bad_probe_makes_the_wait_longer_by_a_quarter_up_to_five_minutes_with_jitter(
+    make_governor: MakeGovernor,
+) -> None:
     ledger = make_governor(main={})
     ledger.publish_many(1, "main")
     worker = ledger.worker()
     break_it(ledger, worker)
-    waits = []
-    for step in range(8):
+    began = ledger.now
+    shares = []
+    for step in range(18):
         until = int(field(ledger, "main", "until"))
-        waits.append((until - ledger.now) / 1e6)
+        wait, usual = (until - ledger.now) / 1e6, min(300, 15 * 1.25**step)
+        shares.append(round(wait / usual, 3))
+        assert 0.8 * usual <= wait <= 1.2 * usual
+        away = (ledger.now - began) / 1e6
+        assert wait <= max(18, 15 + 0.5 * away), "a provider that comes back is found in a share of the time it was away"
         ledger.now = until
         ledger.advance(0.000_137 * (step + 1))
         assert bad(worker, one(worker)) == 1, "no news"
-    for wait, usual in zip(waits, [15, 30, 60, 120, 240, 300, 300, 300], strict=True):
-        assert 0.8 * usual <= wait <= 1.2 * usual
-    assert len({round(wait / usual, 3) for wait, usual in zip(waits, [15, 30, 60, 120, 240, 300, 300, 300],
-                                                              strict=True)}) > 3  # fmt: skip
+    assert usual == 300
+    assert len(set(shares)) > 3
 
 
 def test_half_of_five_failures_open_the_breaker_though_never_three_in_a_row(make_governor: MakeGovernor) -> None:
@@ -183,10 +190,17 @@ def test_one_account_gets_half_of_all_threads_at_most_and_those_in_trouble_a_qua
         if number < 6:
             bad(worker, one_of(worker, f"a{number}"))
     ledger.advance(0.3)
+    heard(ledger, "a6", "a7")
     handed = claims.claim(200, 1)[1]
     counts = {name: sum(item.account == name for item in handed) for name in (f"a{number}" for number in range(8))}
     assert counts["a6"] == counts["a7"] == 8
     assert sum(counts[f"a{number}"] for number in range(6)) == 4
+
+
+def heard(ledger: Ledger, *names: str) -> None:
+    """Mail of these accounts was just taken."""
+    for name in names:
+        ledger.store.redis.hset(ledger.store.key(f"account:{name}"), "well_at", ledger.ledger_now)
 
 
 def one_of(worker: Claims, account: str) -> Handed:
@@ -239,16 +253,53 @@ def test_a_login_waits_for_its_turn_and_a_refused_one_is_tried_three_times_an_ho
     assert LoginTurns(ledger.store, "main", "newer").begin("x1")[0] == "stands"
 
 
-def test_servers_that_nobody_knows_yet_get_half_of_all_threads_at_most(make_governor: MakeGovernor) -> None:
-    ledger = make_governor(**{f"new{number}": {} for number in range(20)}, known={})
+@pytest.mark.parametrize("proven", [False, True])
+def test_servers_of_which_nobody_heard_lately_get_half_of_all_threads_at_most(
+    make_governor: MakeGovernor, proven: bool
+) -> None:
+    """Those that worked yesterday, too: they may hang today."""
+    ledger = make_governor(**{f"quiet{number}": {} for number in range(20)}, known={})
     for number in range(20):
-        ledger.store.redis.hdel(ledger.store.key(f"account:new{number}"), "proven")
-        ledger.publish_many(5, f"new{number}")
+        key = ledger.store.key(f"account:quiet{number}")
+        if not proven:
+            ledger.store.redis.hdel(key, "proven")
+        ledger.store.redis.hset(key, "well_at", ledger.now - 11_000_000)
+        ledger.publish_many(5, f"quiet{number}")
+    heard(ledger, "known")
     worker = Claims(ledger.store, "w1", lease=10, crash_limit=3, keep_sent=60, threads=16)
     worker.renew((), ())
-    handed = worker.claim(16, 4)[1]
-    assert len({conversation.account for conversation in handed}) == len(handed) == 8
+    assert len(worker.claim(16, 4)[1]) == 8
     ledger.publish_many(1, "known")
     assert [conversation.account for conversation in worker.claim(8, 4)[1]] == ["known"]
-    ledger.advance(2)
+    ledger.advance(0.4)
     assert len(worker.claim(16, 4)[1]) == 8
+
+
+def test_an_account_in_which_nobody_hears_anything_any_more_gets_no_further_threads(make_governor: MakeGovernor) -> None:
+    ledger = make_governor(**{f"dies{number}": {} for number in range(10)}, known={})
+    names = [f"dies{number}" for number in range(10)]
+    for name in names:
+        ledger.publish_many(50, name)
+    heard(ledger, *names)
+    worker = Claims(ledger.store, "w1", lease=10, crash_limit=3, keep_sent=60, threads=16)
+    worker.renew((), ())
+    hanging = len(worker.claim(16, 4)[1])
+    for _ in range(30):
+        ledger.advance(0.25)
+        hanging += len(worker.claim(min(16, 48 - hanging), 4)[1])
+    assert hanging <= 32, "as many threads are left as there are without the spare ones"
+
+
+def test_a_slow_server_that_answers_keeps_its_conversations(make_governor: MakeGovernor) -> None:
+    ledger = make_governor(slow={"limits": {"max_connections": 6}}, other={})
+    heard(ledger, "slow")
+    ledger.publish_many(200, "slow")
+    worker = Claims(ledger.store, "w1", lease=10, crash_limit=3, keep_sent=60, threads=16)
+    worker.renew((), ())
+    open_ = worker.claim(16, 2)[1]
+    assert len(open_) == 6
+    for _ in range(20):
+        ledger.advance(0.2)  # each lasts 1.2 seconds
+        good(worker, open_.pop(0))
+        open_ += worker.claim(16, 2)[1]
+        assert len(open_) == 6

@@ -170,14 +170,15 @@ def test_slots_whose_outcomes_were_written_before_the_crash_come_back_too(make_l
 
 def test_unstarted_deliveries_return_to_the_head_with_their_permit_and_attempt(make_ledger: MakeLedger) -> None:
     ledger = make_ledger(main={"per_second": 100})
-    ids = ledger.publish_many(4, "main")
+    ids = ledger.publish_many(20, "main")
     worker = ledger.worker()
-    held = take(worker, 1, 2)
-    assert [delivery.id for delivery in held] == ids[:2]
-    assert take(worker, 1, 2) == []
+    held = take(worker, 1, 16)
+    assert 2 <= len(held) <= 5
+    assert [delivery.id for delivery in held] == ids[: len(held)]
+    assert take(worker, 1, 16) == []
     worker.settle([back(delivery) for delivery in reversed(held)])
-    again = take(worker, 1, 2)
-    assert [(delivery.id, delivery.attempt) for delivery in again] == [(ids[0], 1), (ids[1], 1)]
+    again = take(worker, 1, 16)
+    assert [(delivery.id, delivery.attempt) for delivery in again] == [(delivery.id, 1) for delivery in held]
 
 
 def test_a_permit_that_returns_late_does_not_add_to_the_rate(make_ledger: MakeLedger) -> None:
