@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from redis.exceptions import ResponseError
 
@@ -23,17 +24,18 @@ class ServerFacts:
     max_memory: int | None
 
 
-def server_facts(store: Store) -> ServerFacts:
-    """Ask the server. Raises LedgerUnavailable."""
+def server_facts(store: Store, *, condition_only: bool = False) -> ServerFacts:
+    """Ask the server; how it is, or (dearer) what it is and promises, too. Raises LedgerUnavailable."""
     info: dict[str, object] = {}
+    found: dict[Any, Any] = {}
     with translated():
-        for section in ("server", "memory", "persistence"):
+        for section in ("memory", "persistence") if condition_only else ("server", "memory", "persistence"):
             try:
                 info |= store.redis.info(section)
             except ResponseError:  # NOPERM: an access list without INFO
                 continue
         try:
-            found = store.redis.config_get("appendfsync")
+            found = {} if condition_only else store.redis.config_get("appendfsync")
         except ResponseError:
             found = {}
     fsync = found.get("appendfsync", found.get(b"appendfsync"))

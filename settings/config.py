@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -82,15 +83,19 @@ def load_settings(**overrides: Any) -> Settings:
 def read_registry(path: Path) -> Registry:
     """Read an accounts file. Raises ConfigurationError with the file, the field and what is wrong with it."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        return _registry_of(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(f"POSTIER_ACCOUNTS_FILE: cannot read {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: not valid TOML: {error}") from None
-    try:
-        return Registry.model_validate(table)
     except ValidationError as error:
         raise ConfigurationError(f"{path}: {describe_first(error, Registry)}") from None
+
+
+@lru_cache(maxsize=1)
+def _registry_of(text: str) -> Registry:
+    """Workers look every few seconds; parsing the same text again was most of what an idle one did."""
+    return Registry.model_validate(tomllib.loads(text))
 
 
 def describe_first(error: ValidationError, model: type[BaseModel] | None = None) -> str:

@@ -44,6 +44,14 @@ class LaneMessage(MessageProxy):
         self.conversation = conversation
 
 
+class _WakeUp(MessageProxy):
+    """Makes an idle worker thread see that it should end."""
+
+    def __init__(self) -> None:
+        super().__init__(Message(queue_name=QUEUE, actor_name=ACTOR, args=(), kwargs={}, options={}))
+        self.fail()
+
+
 class LaneBroker(Broker):
     """A broker over the ledger for one worker process of `threads` busy threads.
 
@@ -266,6 +274,8 @@ class LaneConsumer(Consumer):
 
     def ack(self, message: MessageProxy) -> None:
         """Write the outcomes. Dramatiq repeats this until Redis takes them."""
+        if isinstance(message, _WakeUp):
+            return
         assert isinstance(message, LaneMessage)
         try:
             self._broker.finish(message.conversation)
@@ -292,3 +302,8 @@ class _DrainOnShutdown(Middleware):
     def before_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
         if isinstance(broker, LaneBroker):
             broker.drain(worker)
+            for thread in worker.workers:
+                thread.stop()
+            for consumer in worker.consumers.values():
+                for _ in worker.workers:
+                    consumer.handle_message(_WakeUp())

@@ -44,7 +44,7 @@ class Vigil:
 
     def _tell_trouble(self) -> None:
         """One line when the server stops taking writes, one when it takes them again."""
-        facts = server_facts(self._store)
+        facts = server_facts(self._store, condition_only=True)
         trouble = ""
         if facts.writes_fail:
             trouble = "disk_full"

@@ -181,13 +181,13 @@ class Server:
         except Gone:
             pass
         finally:
-            with contextlib.suppress(OSError):
-                peer.sock.close()
-            with self._guard:
+            with self._guard:  # before the client can know that it is closed
                 self.open -= 1
                 for known in (sock, peer.sock):
                     if known in self._socks:
                         self._socks.remove(known)
+            with contextlib.suppress(OSError):
+                peer.sock.close()
 
     def _converse(self, peer: Peer) -> None:
         self._reply(peer, "BANNER", "")

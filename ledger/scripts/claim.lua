@@ -313,7 +313,11 @@ local function spend(account, a, mails, recipients, again)
   return again
 end
 
-local function serve(account, class, share)
+-- Urgent mail goes first; but where bulk waits beside it at the account's limit, every tenth mail is bulk.
+local AHEAD_OF_BULK = 9
+
+local serve
+function serve(account, class, share, most)
   local due = P .. 'due:' .. class
   local function later(at) redis.call('ZADD', due, n2s(at), account) end
   local a = read_account(account)
@@ -328,6 +332,11 @@ local function serve(account, class, share)
     if overflows(a, true) and overflow(account, class, a, 'slow') then return later(NOW) end
     if hold > NOW then return later(hold) end
   end
+  if class == 'u' and number(a.ahead) >= AHEAD_OF_BULK then
+    serve(account, 'b', 1, 1)
+    if conversations >= WANTED then return later(NOW) end
+    a = read_account(account)
+  end
   local mails, recipients, again, spent = permits(account, a)
   if spent and overflows(a, false) then
     local more, at = overflow(account, class, a, 'quota')
@@ -338,7 +347,7 @@ local function serve(account, class, share)
   if not rooms then return later(troubled) end
   rooms = math.min(rooms, share)
   local size = math.min(number(a.max_rcpt, 1), recipients)
-  mails = math.min(mails, recipients, (troubled or doubtful) and 1 or rooms * batch(a))
+  mails = math.min(mails, recipients, (troubled or doubtful) and 1 or rooms * batch(a), most or math.huge)
   local taken, extra = take(account, class, mails, size, recipients)
   local used, before = 0, conversations
   if #taken > 0 then used = group(taken, account, rooms, troubled, doubtful) end
@@ -351,7 +360,13 @@ local function serve(account, class, share)
   for i = #taken, 1, -1 do
     if i > used then put_back(account, class, taken[i]) else people = people + #taken[i] end
   end
-  if used > 0 then again = spend(account, a, used, people, again) end
+  if used > 0 then
+    again = spend(account, a, used, people, again)
+    if class == 'b' and a.ahead then redis.call('HDEL', account_key(account), 'ahead') end
+    if class == 'u' and redis.call('LLEN', lane(account, 'b')) > 0 then
+      redis.call('HINCRBY', account_key(account), 'ahead', used)
+    end
+  end
   if redis.call('LLEN', lane(account, class)) > 0 then later(again) else redis.call('ZREM', due, account) end
 end
 
@@ -410,7 +425,7 @@ local soonest = next_due()
 local wait = 1000000
 if soonest then wait = math.max(0, math.min(wait, soonest - NOW)) end
 if WANTED > 0 and soonest and soonest <= NOW and conversations > 0 then wake() end
--- One idle worker watches the clock for all, the one that looks soonest; the others sleep a second and are its stand-ins.
+-- One idle worker watches the clock for all, the one that looks soonest; the others are its stand-ins.
 local keeper, looks_at = timekeeper()
 if conversations >= WANTED then -- no thread is free: somebody else must watch
   if keeper == WORKER then
@@ -420,7 +435,7 @@ if conversations >= WANTED then -- no thread is free: somebody else must watch
 elseif not keeper or keeper == WORKER or NOW + wait < looks_at then
   keep_time(WORKER, NOW + wait)
 else
-  wait = math.max(wait, SECOND)
+  wait = 2 * SECOND
 end
 fill_in_payloads()
 write_together()

@@ -4,7 +4,7 @@
 --   factor, factor_at, slowed_at, hold (adaptive pace)
 --   each (microseconds a mail takes, the last conversations first)
 --   trouble, opened, seen_ok, seen_bad, seen_at (circuit breaker)              proven, probe, stalled, full
---   max_rcpt, fallback, overflow, credential
+--   max_rcpt, fallback, overflow, credential                                   ahead (urgent mails while bulk waited)
 local SECOND = 1000000
 local FLOOR, HALVE_EVERY, RECOVERY = 0.05, SECOND, 0.01 -- smallest pace; one halving a second; regained a second
 local ROW, SHARE_OF, WINDOW = 3, 5, 60 * SECOND -- breaker: failures in a row; or half of at least so many in a minute

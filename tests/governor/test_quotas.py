@@ -162,3 +162,32 @@ def test_a_deferred_mail_waits_at_the_head_and_a_split_one_leaves_at_once(make_g
     worker.settle([later(held.deliveries[0], 0, spend=False), freed(held)])
     assert ledger.state(third) == "waiting"
     assert [delivery.id for delivery in send(worker)] == [third]
+
+
+def test_urgent_mail_that_fills_the_rate_leaves_every_tenth_mail_to_bulk(make_governor: MakeGovernor) -> None:
+    ledger = make_governor(main={"limits": {"per_second": 10}})
+    worker = ledger.worker()
+    bulk = ledger.publish_many(30, "main")
+    sent = []
+    for _ in range(400):
+        if ledger.queries.accounts()["main"]["waiting_urgent"] < 5:
+            ledger.publish_many(10, "main", urgent=True)
+        sent += send(worker)
+        ledger.advance(0.05)
+    shares = [sum(not one.urgent for one in sent[at : at + 10]) for at in range(10, len(sent) - 10, 10)]
+    assert len(sent) > 150
+    assert set(shares) <= {1, 2}, "a tenth, and never more than a mail beyond it"
+    assert [one.id for one in sent if not one.urgent] == bulk[: sum(not one.urgent for one in sent)]
+
+
+def test_urgent_mail_goes_before_bulk_where_there_is_room_for_both_soon(make_governor: MakeGovernor) -> None:
+    ledger = make_governor(main={"limits": {"per_second": 10}})
+    worker = ledger.worker()
+    ledger.publish_many(30, "main")
+    send(worker)
+    urgent = ledger.publish_many(5, "main", urgent=True)
+    left = []
+    while len(left) < 5:
+        ledger.advance(0.05)
+        left += [one.id for one in send(worker)]
+    assert left == urgent

@@ -96,7 +96,7 @@ class Accounts(RuleBasedStateMachine):
     @rule(conversations=st.integers(1, 5), size=st.integers(1, 4))
     def claim(self, conversations: int, size: int) -> None:
         wait, handed = self.worker.claim(conversations, size)
-        assert 0 <= wait <= 1
+        assert 0 <= wait <= 2
         assert len(handed) <= conversations
         self.open += handed
         for conversation in handed:

@@ -96,7 +96,7 @@ class Lives(RuleBasedStateMachine):
     def claim(self, who: int, conversations: int, size: int) -> None:
         worker = self.workers[who]
         wait, handed = worker.claims.claim(conversations, size)
-        assert 0 <= wait <= 1.0
+        assert 0 <= wait <= 2
         assert len(handed) <= conversations
         for conversation in handed:
             assert 1 <= len(conversation.deliveries) <= size

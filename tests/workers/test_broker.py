@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import dramatiq
@@ -12,6 +13,7 @@ from dramatiq.worker import Worker
 from postier.ledger.claims import Claims
 from postier.ledger.store import Store
 from postier.workers.broker import ACTOR, QUEUE, LaneBroker
+from tests.conftest import until
 from tests.workers.kit import LEASE
 
 
@@ -66,3 +68,14 @@ def test_a_worker_without_mail_hardly_asks(broker: LaneBroker, store: Store) -> 
 def scripts(store: Store) -> int:
     stats = store.redis.info("commandstats")
     return sum(stats.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("evalsha", "eval"))
+
+
+def test_idle_worker_threads_sleep_and_still_end_at_once(broker: LaneBroker) -> None:
+    dramatiq.actor(actor_name=ACTOR, queue_name=QUEUE, broker=broker)(nothing)
+    worker = Worker(broker, worker_threads=12, worker_timeout=30_000)
+    worker.start()
+    until(lambda: QUEUE in worker.consumers and worker.consumers[QUEUE].consumer is not None)
+    began = time.monotonic()
+    worker.stop(timeout=10_000)
+    assert time.monotonic() - began < 5
+    assert not any(thread.is_alive() for thread in worker.workers)
