@@ -83,4 +83,3 @@ class Session:
         """Close at once."""
         self.broken = True
         self.wire.close()
-

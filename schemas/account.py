@@ -32,7 +32,7 @@ class Limits(_Settings):
 
     Rates count mails per second and per minute. `per_hour` and `per_day` are counted windows; the day starts at
     `day_resets_at` (HH:MM) in `timezone` (IANA name). `counts` says whether those two count mails or recipients.
-    `max_connections` caps conversations in progress over all workers; `max_recipients` caps one mail's recipients.
+    `max_connections` caps connections, idle ones too, over all workers; `max_recipients` caps one mail's recipients.
     """
 
     per_second: float | None = Field(default=None, gt=0, le=10_000)

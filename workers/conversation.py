@@ -11,6 +11,7 @@ from itertools import islice, takewhile
 from typing import Literal
 
 from postier.ledger.entries import (
+    NONE_KEPT,
     OK,
     PARKED,
     RECOVERED,
@@ -64,7 +65,7 @@ class Conversation:
     """
 
     def __init__(
-        self, handed: Handed, settler: Settler, *, seconds: float, kept: Callable[[str], Kept] = lambda _: Kept()
+        self, handed: Handed, settler: Settler, *, seconds: float, kept: Callable[[str], Kept] = lambda _: NONE_KEPT
     ) -> None:
         self.name = handed.name
         self.account = handed.account

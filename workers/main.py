@@ -41,7 +41,7 @@ _RECONNECT_SECONDS = 1.0
 _REFRESH_SECONDS = 3.0
 _TELL_SECONDS = 60.0
 _SAME_SIGNAL_SECONDS = 1.0
-# Threads that stand in for those whose server hangs; idle ones are woken when they should end (ms, in case they miss it).
+# Threads that stand in for those whose server hangs; idle ones are woken when they should end (ms: or miss it).
 _SPARE = 2
 _LOOK_MS = 10_000
 # Threads that wait for the network must get the interpreter soon after it answers.

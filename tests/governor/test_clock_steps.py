@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 
@@ -38,7 +39,7 @@ def test_a_rate_goes_on_as_if_nothing_had_happened(make_governor: MakeGovernor, 
     left = steps(ledger, step)
     assert most_within(left, 1.0) <= 10
     assert 100 <= len(left) <= 120
-    assert all(later - earlier < 1_000_000 for earlier, later in zip(left, left[1:], strict=False)), "it stood still"
+    assert all(second - first < 1_000_000 for first, second in pairwise(left)), "it stood still"
 
 
 @there_and_back

@@ -58,7 +58,7 @@ def test_a_bad_probe_makes_the_wait_longer_by_a_quarter_up_to_five_minutes_with_
         shares.append(round(wait / usual, 3))
         assert 0.8 * usual <= wait <= 1.2 * usual
         away = (ledger.now - began) / 1e6
-        assert wait <= max(18, 15 + 0.5 * away), "a provider that comes back is found in a share of the time it was away"
+        assert wait <= max(18, 15 + 0.5 * away), "found in a share of the time it was away"
         ledger.now = until
         ledger.advance(0.000_137 * (step + 1))
         assert bad(worker, one(worker)) == 1, "no news"
@@ -275,7 +275,7 @@ def test_servers_of_which_nobody_heard_lately_get_half_of_all_threads_at_most(
     assert len(worker.claim(16, 4)[1]) == 8
 
 
-def test_an_account_in_which_nobody_hears_anything_any_more_gets_no_further_threads(make_governor: MakeGovernor) -> None:
+def test_an_account_of_which_nobody_hears_any_more_gets_no_further_threads(make_governor: MakeGovernor) -> None:
     ledger = make_governor(**{f"dies{number}": {} for number in range(10)}, known={})
     names = [f"dies{number}" for number in range(10)]
     for name in names:
