@@ -142,14 +142,9 @@ NONE_KEPT = Kept()
 
 
 def free(
-<<<<<<< HEAD
     conversation: str, account: str, verdict: Literal["good", "bad", "none"], words: str = "", *,
-    each: float = 0.0, kept: Kept = Kept(),
+    each: float = 0.0, kept: Kept = NONE_KEPT,
 ) -> Entry:  # fmt: skip
-=======
-    conversation: str, account: str, verdict: Literal["good", "bad", "none"], words: str = "", kept: Kept = NONE_KEPT
-) -> Entry:
->>>>>>> 76d7067 (Say in the changelog what accounts do better, and satisfy the checks)
     """The conversation is over: `good` when the server answered, `bad` when it could not be reached, else `none`.
 
     `each` is how many seconds a mail took, 0 when nobody knows: the next conversations are as long as fits that pace.
