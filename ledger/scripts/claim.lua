@@ -229,21 +229,22 @@ local function free_rooms(account, a)
   local slots = cap - begun
   if slots <= 0 and not HOLD then slots = slots + redis.call('ZREMRANGEBYSCORE', busy, '-inf', NOWS) end
   doubtful = threads > 1 and unheard(a, begun)
-  if slots > 0 and doubtful then
-    local room, at = room_for_unheard(begun, threads)
-    if not room then
-      redis.call('HSET', account_key(account), 'full', 1)
-      return nil, at
-    end
-    slots = room
-  end
   if slots > 0 then
-    local open, holder = number(a.cap, 1) - cap, nil
+    local room = slots
+    if doubtful then
+      local at
+      room, at = room_for_unheard(begun, threads)
+      if not room then
+        redis.call('HSET', account_key(account), 'full', 1)
+        return nil, at
+      end
+    end
+    local holder
     for _, closely in ipairs({ false, not HOLD }) do
       local others
       others, holder, keeping.count, keeping.at = kept_by_others(account, WORKER, closely)
-      open = number(a.cap, 1) - cap + slots - others
-      if open > 0 then return math.min(slots, open), troubled end
+      local open = number(a.cap, 1) - cap + slots - others
+      if open > 0 then return math.min(room, open), troubled end
     end
     ask_for_a_connection(account, holder)
     keep_time(holder, NOW) -- who has the connections should be the one that looks
@@ -394,6 +395,12 @@ local function next_due()
   return soonest
 end
 
+-- Somebody lowered the cap: those who keep connections would wait for each other.
+local function over_the_cap(account, mine)
+  local cap = number(redis.call('HGET', account_key(account), 'cap'), 1)
+  return mine + kept_by_others(account, WORKER, not HOLD) + redis.call('ZCARD', P .. 'sending:' .. account) > cap
+end
+
 -- Others wait for connections that this worker keeps: it sends over them, or closes them when no thread is free.
 local function answer_those_who_asked()
   local asked = redis.call('SMEMBERS', P .. 'asked:' .. WORKER)
@@ -404,7 +411,8 @@ local function answer_those_who_asked()
       local left = WANTED - conversations
       if left > 0 and redis.call('LLEN', lane(account, class)) > 0 then serve(account, class, left) end
     end
-    if conversations >= WANTED and kept_by(account, WORKER) > 0 then handed[#handed + 1] = { '', account } end
+    local mine = kept_by(account, WORKER)
+    if mine > 0 and (conversations >= WANTED or over_the_cap(account, mine)) then handed[#handed + 1] = { '', account } end
   end
 end
 

@@ -145,6 +145,49 @@ def test_who_keeps_the_connection_sends_over_it_and_who_has_no_thread_closes_it(
     assert [item.account for item in second.claim()] == ["main"]
 
 
+def test_a_quiet_account_sends_over_what_is_kept_and_over_what_is_not(make_governor: MakeGovernor) -> None:
+    """Nobody heard of its server for a while, so it gets one mail first: over a new connection where that is allowed."""
+    ledger = make_governor(main={"limits": {"max_connections": 4}}, other={})
+    first, second = Process(ledger, "first", 8), Process(ledger, "second", 8)
+    heard(ledger, "main")
+    ledger.publish_many(2, "main")
+    for worker in (first, second):
+        assert worker.claims.claim(0, 1)[1] == []
+    first.claim()
+    first.connect(0)
+    first.end(0, stays=True)
+    first.tell()
+    ledger.advance(60)
+    for worker in (first, second):
+        worker.claims.renew((), ())
+        ledger.publish_many(1, "main")
+        assert [item.account for item in worker.claim()] == ["main"]
+        worker.connect(0)
+        worker.end(0, stays=True)
+        worker.tell()
+        ledger.advance(60)
+
+
+def test_workers_that_keep_more_than_a_lowered_cap_do_not_wait_for_each_other(make_governor: MakeGovernor) -> None:
+    ledger = make_governor(main={"limits": {"max_connections": 4}}, other={})
+    workers = [Process(ledger, "first", 8), Process(ledger, "second", 8)]
+    for worker in workers:
+        worker.idle = 2
+        worker.claims.settle([keep(worker.claims.worker, "main", worker.kept())])
+    ledger.store.redis.hset(ledger.store.key("account:main"), "cap", 1)
+    ledger.publish_many(1, "main")
+    for _ in range(4):
+        for worker in workers:
+            worker.claim()
+            worker.tell()
+        ledger.advance(1)
+    assert sum(len(worker.begun) for worker in workers) == 1
+    for worker in workers:
+        if worker.begun:
+            worker.connect(0)
+    assert sum(worker.open for worker in workers) == 1
+
+
 def test_the_idle_connections_of_a_dead_worker_are_nobodys_after_a_lease(make_governor: MakeGovernor) -> None:
     ledger = make_governor(main={"limits": {"max_connections": 1}})
     dead, alive = Process(ledger, "dead", 2), Process(ledger, "alive", 2)
