@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, Protocol, TypeVar
+
+_PATIENCE = 2.0  # seconds
 
 
 class Line(Protocol):
@@ -57,7 +59,10 @@ def leave_together(sessions: Iterable[Pooled], *, seconds: float = 1.0) -> None:
 
 
 class SessionPool(Generic[SessionT]):
-    """Safe for threads. Sessions made before a fork belong to the parent and are forgotten in the child."""
+    """Safe for threads. Sessions made before a fork belong to the parent and are forgotten in the child.
+
+    Who finds none waits for those that are leaving: a new one beside them would be one too many for the server.
+    """
 
     def __init__(self, *, size: int, idle_seconds: float, max_mails: int, clock: Callable[[], float]) -> None:
         self._size = size
@@ -65,6 +70,8 @@ class SessionPool(Generic[SessionT]):
         self._max_mails = max_mails
         self._clock = clock
         self._lock = threading.Lock()
+        self._gone = threading.Condition(self._lock)
+        self._leaving = 0
         self._idle: list[SessionT] = []
         self._owner = os.getpid()
         self._closed = False
@@ -74,6 +81,8 @@ class SessionPool(Generic[SessionT]):
         while True:
             with self._lock:
                 self._forget_the_parents()
+                if not self._idle:
+                    self._gone.wait_for(lambda: self._idle or not self._leaving, _PATIENCE)
                 if not self._idle:
                     return None
                 session = self._idle.pop()
@@ -90,12 +99,14 @@ class SessionPool(Generic[SessionT]):
             self._forget_the_parents()
             while self._idle and now - self._idle[0].idle_since >= self._idle_seconds:
                 gone.append(self._idle.pop(0))
+            self._leaving += len(gone)
+            leaving = len(gone)
             keep = not self._closed and session.is_clean and session.mails < self._max_mails
             if keep and len(self._idle) < self._size and self._idle_seconds > 0:
                 self._idle.append(session)
             else:
                 gone.append(session)
-        leave_together(gone)
+        self._leave(gone, leaving)
 
     def close_idle(self, *, keep: int | None = None) -> None:
         """Close sessions that are old or dead, or the oldest until `keep` are left."""
@@ -108,7 +119,8 @@ class SessionPool(Generic[SessionT]):
                 stay = self._idle[max(0, len(self._idle) - keep) :]
             gone = [session for session in self._idle if session not in stay]
             self._idle = stay
-        leave_together(gone)
+            self._leaving += len(gone)
+        self._leave(gone, len(gone))
 
     def close(self) -> None:
         """Close every idle session; those in use are closed when they come back. Calling twice is safe."""
@@ -116,10 +128,23 @@ class SessionPool(Generic[SessionT]):
             self._forget_the_parents()
             self._closed = True
             gone, self._idle = self._idle, []
-        leave_together(gone)
+            self._leaving += len(gone)
+        self._leave(gone, len(gone))
 
     def __len__(self) -> int:
-        return len(self._idle)
+        """How many are open and in nobody's hands, those that are leaving among them."""
+        return len(self._idle) + self._leaving
+
+    def _leave(self, sessions: Sequence[Pooled], counted: int) -> None:
+        """Leave sessions; `counted` of them were idle ones."""
+        if not sessions:
+            return
+        try:
+            leave_together(sessions)
+        finally:
+            with self._gone:
+                self._leaving -= counted
+                self._gone.notify_all()
 
     def _forget_the_parents(self) -> None:
         if self._owner != os.getpid():

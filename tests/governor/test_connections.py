@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from postier.drivers.session_pool import SessionPool
 from postier.ledger.claims import Claims
 from postier.ledger.entries import Entry, Handed, Kept, back, free, keep
 from tests.conftest import until
@@ -146,7 +147,7 @@ def test_who_keeps_the_connection_sends_over_it_and_who_has_no_thread_closes_it(
 
 
 def test_a_quiet_account_sends_over_what_is_kept_and_over_what_is_not(make_governor: MakeGovernor) -> None:
-    """Nobody heard of its server for a while, so it gets one mail first: over a new connection where that is allowed."""
+    """Nobody heard of its server for a while: one mail goes first, over a new connection where that is allowed."""
     ledger = make_governor(main={"limits": {"max_connections": 4}}, other={})
     first, second = Process(ledger, "first", 8), Process(ledger, "second", 8)
     heard(ledger, "main")
@@ -262,3 +263,44 @@ def test_worker_processes_together_never_have_more_connections_open_than_the_acc
         assert house.wait_for_the_end(ids) == {"sent": 120}
         assert counting.most <= cap
         assert counting.all <= 40, "connections are used again"
+
+
+class Leaving:
+    """An idle session whose server takes its time to close."""
+
+    mails, idle_since, is_clean = 0, 0.0, True
+
+    def __init__(self) -> None:
+        self.wire = self
+        self.left, self.closed = threading.Event(), threading.Event()
+
+    def is_quiet(self) -> bool:
+        return True
+
+    def say_goodbye(self) -> None:
+        self.left.set()
+
+    def wait_until_gone(self, seconds: float) -> None:
+        self.closed.wait(10)
+
+    leave = drop = say_goodbye
+
+
+def test_no_connection_is_opened_while_one_that_was_given_up_is_still_closing() -> None:
+    pool: SessionPool[Leaving] = SessionPool(size=4, idle_seconds=60, max_mails=100, clock=lambda: 0.0)
+    session = Leaving()
+    pool.give_back(session)
+    closing = threading.Thread(target=pool.close_idle, kwargs={"keep": 0})
+    closing.start()
+    assert session.left.wait(5)
+    assert len(pool) == 1, "its server still counts it"
+    found: list[object] = []
+    taking = threading.Thread(target=lambda: found.append(pool.take()))
+    taking.start()
+    taking.join(0.1)
+    assert found == []
+    session.closed.set()
+    taking.join(5)
+    closing.join(5)
+    assert found == [None], "now a new one may be opened"
+    assert len(pool) == 0
