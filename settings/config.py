@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from postier.schemas.account import Registry
 from postier.schemas.errors import ConfigurationError
-from postier.schemas.option_words import first_problem
-from postier.settings.seal import Sealer
 from postier.settings.secrets import resolve_secret
+
+if TYPE_CHECKING:  # a command that looks up one delivery needs neither accounts nor ciphers
+    from postier.schemas.account import Registry
+    from postier.settings.seal import Sealer
 
 
 class Settings(BaseSettings):
@@ -50,6 +50,8 @@ class Settings(BaseSettings):
 
     def sealer(self) -> Sealer:
         """The sealer of payloads and secrets. Raises ConfigurationError when no key is set."""
+        from postier.settings.seal import Sealer
+
         text = self.seal_keys.get_secret_value()
         if not text:
             raise ConfigurationError(
@@ -66,6 +68,8 @@ class Settings(BaseSettings):
 
     def registry(self) -> Registry:
         """Accounts and tenants of `accounts_file`; empty without one. Raises ConfigurationError naming the field."""
+        from postier.schemas.account import Registry
+
         return read_registry(self.accounts_file) if self.accounts_file else Registry()
 
 
@@ -81,6 +85,10 @@ def load_settings(**overrides: Any) -> Settings:
 
 def read_registry(path: Path) -> Registry:
     """Read an accounts file. Raises ConfigurationError with the file, the field and what is wrong with it."""
+    import tomllib
+
+    from postier.schemas.account import Registry
+
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -95,4 +103,6 @@ def read_registry(path: Path) -> Registry:
 
 def describe_first(error: ValidationError, model: type[BaseModel] | None = None) -> str:
     """The first problem of a validation error as `field: reason and fix`, without the offending value."""
+    from postier.schemas.option_words import first_problem
+
     return first_problem(error, model)
