@@ -36,6 +36,15 @@ class Part:
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Ranks `first` to `last` of a part, the oldest failure first."""
+
+    part: Part
+    first: int
+    last: int
+
+
 @dataclass(slots=True)
 class Group:
     """Deliveries that failed alike. Times are seconds since 1970; `code`, `enhanced`, `words` are the newest reply."""
@@ -161,6 +170,24 @@ class Groups:
         """The ids of what fits, group by group, the oldest failure first; read in slices as they are asked for."""
         for part in self.parts(filters, states=states, group=group):
             yield from self._members_of(part, filters, newest_first=newest_first)
+
+    def spans(
+        self, filters: Filters, *, states: Iterable[str] | None = None, group: str | None = None
+    ) -> list[Span]:  # fmt: skip
+        """Where what fits stands (but for `text`), group by group, in the order of `members`."""
+        parts = self.parts(filters, states=states, group=group)
+        low, high = _scores(filters)
+        found: list[Span] = []
+        for at in range(0, len(parts), _PIPED):
+            page = parts[at : at + _PIPED]
+            with translated():
+                pipe = self._store.redis.pipeline(transaction=False)
+                for part in page:
+                    pipe.zcount(self._store.key(part.index), "-inf", f"({low}" if low != "-inf" else "(-inf")
+                    pipe.zcount(self._store.key(part.index), low, high)
+                rows = pipe.execute()
+            found += [Span(part, rows[2 * n], rows[2 * n] + rows[2 * n + 1] - 1) for n, part in enumerate(page)]
+        return [span for span in found if span.first <= span.last]
 
     def _members_of(self, part: Part, filters: Filters, *, newest_first: bool) -> Iterator[str]:
         first, last = ranks(self._store, part.index, filters.since, filters.until)
