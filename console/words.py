@@ -33,7 +33,7 @@ CAUSES = {
     "superseded": "a newer one took its place",
     "withdrawn": "it was taken back before it was handed over",
     "corrected": "a corrected one took its place",
-    "erased": "its recipient's data was erased",
+    "erased": "the data of a person it was for or about was erased",
     "delivery_error": "the driver gave no reason that is known here",
     "account": "the account cannot send",
     "expired": "it ran out of time before it could leave",

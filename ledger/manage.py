@@ -20,6 +20,7 @@ from postier.schemas.edge import read_envelope
 from postier.schemas.errors import InvalidEvent, LedgerUnavailable
 from postier.schemas.events import Recipient
 from postier.schemas.strict_json import read_object
+from postier.settings.logs import redact
 from postier.settings.seal import Sealer
 
 Answer = Literal["done", "not_possible", "unknown_id"]
@@ -53,8 +54,11 @@ class Management:
         return known
 
     def discard(self, ids: Iterable[str], reason: str) -> Iterator[tuple[str, Answer]]:
-        """Give up on deliveries that wait, for their turn or for a person; their payload is removed."""
-        yield from self._each("discard", ids, "deliveries.discarded", reason[:300])
+        """Give up on deliveries that wait, for their turn or for a person; their payload is removed.
+
+        Addresses in the reason are masked: the audit keeps it for ever.
+        """
+        yield from self._each("discard", ids, "deliveries.discarded", redact(reason)[:300])
 
     def resolve(self, ids: Iterable[str]) -> Iterator[tuple[str, Answer]]:
         """Say of deliveries whose outcome is unknown that they were sent."""

@@ -32,7 +32,7 @@ Argument = str | bytes | int | float
 
 # Everything but publish must still run when memory is full, or nothing could drain.
 _DRAINS = {"claim", "settle", "renew", "manage", "configure", "login", "replay", "records", "repair", "dataset"}
-_READS = {"search", "facts", "preview"}
+_READS = {"search", "facts", "preview", "look"}
 # What stands in front of each script; the others take the common part alone.
 _GOVERNED = ("common", "governor")
 _SHARED = {
@@ -82,6 +82,11 @@ def translated() -> Iterator[None]:
         raise
     except RedisError as error:
         raise LedgerUnavailable(f"Redis failed: {type(error).__name__}") from None
+
+
+def glob(text: str) -> str:
+    """A text as SCAN's pattern takes it literally."""
+    return "".join(f"\\{c}" if c in "*?[]^\\" else c for c in text)
 
 
 class Store:

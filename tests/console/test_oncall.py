@@ -42,6 +42,14 @@ def contact_form() -> dict[str, object]:
     return {"kind": "contact_form", "tenant": "school", "data": data}
 
 
+def give_the_school_a_form(store: Store, environment: dict[str, str]) -> None:
+    accounts = Path(environment["POSTIER_ACCOUNTS_FILE"])
+    accounts.write_text(
+        accounts.read_text() + '[tenants.school.forms.contact]\nrecipients = ["office@school.example"]\n'
+    )
+    configure(store, read_registry(accounts))
+
+
 def lose_one(store: Store) -> str:
     """A provider that has the whole mail and then says nothing."""
     claims = Claims(store, "tester", lease=15, crash_limit=3, keep_sent=600)
@@ -134,11 +142,7 @@ def test_a_replay_by_another_account_leaves_by_that_one(postier: Run, store: Sto
 def test_unknown_mail_is_listed_with_evidence_and_judged_by_a_person(
     postier: Run, store: Store, tmp_path: Path, environment: dict[str, str]
 ) -> None:
-    accounts = Path(environment["POSTIER_ACCOUNTS_FILE"])
-    accounts.write_text(
-        accounts.read_text() + '[tenants.school.forms.contact]\nrecipients = ["office@school.example"]\n'
-    )
-    configure(store, read_registry(accounts))
+    give_the_school_a_form(store, environment)
     first, second = publish(postier, tmp_path, contact_form(), contact_form() | {"id": "second"})
     lost = [lose_one(store), lose_one(store)]
     assert sorted(lost) == sorted([first, second])
@@ -206,9 +210,25 @@ def test_erase_wants_a_yes_and_removes_a_recipient(postier: Run, store: Store, t
     (one,) = fail_many(postier, store, tmp_path, 1)
 
     assert postier("erase", "u0@example.org", "--tenant", "school").code == 2
+    assert postier("erase", "u0 at example.org", "--tenant", "school", "--yes").code == 2
     assert postier("erase", "U0@example.org", "--tenant", "school", "--yes", "--json").json["erased"] == 1
     (status,) = postier("status", one, "--json").lines
     assert (status["state"], status["cause"], status["recipient"]) == ("discarded", "erased", "(erased)")
+
+
+def test_erase_finds_a_visitor_in_the_content_of_mail_to_others(
+    postier: Run, store: Store, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    give_the_school_a_form(store, environment)
+    (one,) = publish(postier, tmp_path, contact_form())
+    end_all(store)
+
+    told = postier("erase", "Ada@example.com", "--tenant", "school", "--yes")
+
+    assert told.out == "0 erased, and 1 to others that named the person; 0 from the inbox\n"
+    assert "BGREWRITEAOF" in told.err
+    (status,) = postier("status", one, "--json").lines
+    assert (status["state"], status["cause"]) == ("discarded", "erased")
 
 
 def test_top_shows_accounts_in_words_and_failures_for_scripts_too(postier: Run, store: Store, tmp_path: Path) -> None:
