@@ -27,8 +27,9 @@ from postier.schemas.events.base import recipient_key as superseded_key
 from postier.settings.seal import Sealer
 
 _SCAN = 2000
-_STEP = 200
+_STEP = 500
 _PAGE = 1000
+_OWN = 3
 
 
 def recipient_keys(sealer: Sealer, address: str) -> list[str]:
@@ -106,17 +107,18 @@ class Erasure:
                 yield ids[at : at + _STEP]
 
     def _look_at(self, ids: list[str]) -> None:
-        parts = self._mentions.parts
-        answers = self._store.run("look", (self._tenant, len(parts), *parts, *ids))
-        for delivery_id, answer in zip(ids, answers, strict=True):
-            self._done.looked += 1
-            if not answer:
-                continue
-            key, perhaps, payload = answer
-            own = key.decode() in self._keys
-            told = self._told(delivery_id) if perhaps else 0
-            if own or told or self._is_in_content(delivery_id, payload):
-                self._erase(delivery_id, own=own, told=told)
+        self._done.looked += len(ids)
+        parts, keys = self._mentions.parts, self._keys
+        answers = self._store.run("look", (self._tenant, len(keys), *keys, len(parts), *parts, *ids))
+        seen = [(one, answer) for one, answer in zip(ids, answers, strict=True) if answer]
+        if not seen:
+            return
+        with translated():
+            contents = self._store.redis.mget([self._store.key(f"payload:{one}") for one, _ in seen])
+        for (delivery_id, answer), payload in zip(seen, contents, strict=True):
+            told = self._told(delivery_id) if answer > 1 else 0
+            if answer == _OWN or told or self._is_in_content(delivery_id, payload):
+                self._erase(delivery_id, own=answer == _OWN, told=told)
 
     def _told(self, delivery_id: str) -> int:
         """Whether the record or its timeline names the person: 0 no, 1 yes, 2 its idempotency key does."""
@@ -131,7 +133,7 @@ class Erasure:
         texts += [line.partition(b" ")[2] for line in lines]
         return int(any(self._mentions.in_json(text) for text in texts))
 
-    def _is_in_content(self, delivery_id: str, payload: bytes) -> bool:
+    def _is_in_content(self, delivery_id: str, payload: bytes | None) -> bool:
         if not payload:
             return False
         try:

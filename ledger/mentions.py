@@ -37,6 +37,7 @@ class Mentions:
         )
         # In every way of writing it, these stand there as they are; where the domain has two forms, only one of them.
         core = max(re.findall(r"[a-z0-9]+", local), key=len, default="")
+        self._core = core.encode()
         self.parts: tuple[str, ...] = (core, domain) if readable == domain else (core,)
 
     def in_text(self, text: str) -> bool:
@@ -52,10 +53,11 @@ class Mentions:
 
     def in_json(self, data: bytes) -> bool:
         """Whether it stands in any text of JSON or JSON Lines; in what is neither, anywhere."""
-        if data.isascii() and b"\\u" not in data:
-            lowered = data.lower()
-            if not any(form in lowered for form in self._domains):
-                return False
+        lowered = data.lower()
+        if self._core not in lowered:  # nobody writes plain letters any other way
+            return False
+        if data.isascii() and b"\\u" not in data and not any(form in lowered for form in self._domains):
+            return False
         try:
             return self._in_value(json.loads(data))
         except ValueError:
