@@ -69,10 +69,13 @@ def export(
     with ledger() as opened:
         who = by or whoami()
         out = _opened_for_writing(file)
+        lines = Records(opened.store, who).export(opened.queries.ended(wanted, states=states, group=group))
         try:
-            for line in Records(opened.store, who).export(opened.queries.ended(wanted, states=states, group=group)):
-                out.write(as_json(line) + "\n")
-                count += 1
+            with bar("exporting", None) as told:
+                for count, line in enumerate(lines, 1):
+                    out.write(as_json(line) + "\n")
+                    if count % 1000 == 0:
+                        told(count)
             out.flush()
             if file != "-":
                 os.fsync(out.fileno())

@@ -73,6 +73,10 @@ _OWN = (
 _HIDDEN = ("rkey", "fence", "conversation", "class", *_LEFTOVERS)
 
 
+def _pairs(flat: list[bytes]) -> dict[bytes, bytes]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
 def _read(delivery_id: str, raw: dict[bytes, bytes], history: Iterable[bytes] = ()) -> Status:
     record: dict[str, Any] = {key.decode(): value.decode("utf-8", "replace") for key, value in raw.items()}
     for name in _TIMES:
@@ -106,23 +110,25 @@ class Queries:
 
     def status(self, delivery_id: str) -> Status | None:
         """One delivery with its timeline, or None."""
-        with translated():
-            pipe = self._redis.pipeline(transaction=False)
-            pipe.hgetall(self._key(f"delivery:{delivery_id}"))
-            pipe.lrange(self._key(f"history:{delivery_id}"), 0, -1)
-            record, history = pipe.execute()
-        return _read(delivery_id, record, history) if record else None
+        found = self.statuses((delivery_id,))
+        return found[0] if found else None
 
     def statuses(self, ids: Iterable[str]) -> list[Status]:
         """Several deliveries with their timelines; unknown ids are left out."""
-        names = list(ids)
-        with translated():
-            pipe = self._redis.pipeline(transaction=False)
-            for name in names:
-                pipe.hgetall(self._key(f"delivery:{name}"))
-                pipe.lrange(self._key(f"history:{name}"), 0, -1)
-            rows = pipe.execute()
-        return [_read(name, raw, lines) for name, raw, lines in zip(names, rows[::2], rows[1::2], strict=True) if raw]
+        found: list[Status] = []
+        left = iter(ids)
+        while names := list(islice(left, _PAGE)):
+            rows = self._store.run("whole", (1, *names))
+            pairs = zip(names, rows[::2], rows[1::2], strict=True)
+            found.extend(_read(name, _pairs(raw), lines) for name, raw, lines in pairs if raw)
+        return found
+
+    def in_state(self, ids: Iterable[str], state: str) -> Iterator[str]:
+        """Those of the ids that are in this state now, page by page."""
+        left = iter(ids)
+        while names := list(islice(left, _PAGE)):
+            answers = self._store.run("facts", (1, "state", *names))
+            yield from (name for name, (now,) in zip(names, answers, strict=True) if now == state.encode())
 
     def deliveries_of(self, tenant: str, idempotency_key: str) -> list[str]:
         """The delivery ids of the event that was published under this key (default: its id)."""
@@ -249,14 +255,9 @@ class Queries:
         names = [item.decode() for item in ids]
         if not names:
             return
-        with translated():
-            pipe = self._redis.pipeline(transaction=False)
-            for name in names:
-                pipe.hgetall(self._key(f"delivery:{name}"))
-            rows = pipe.execute()
-        for name, row in zip(names, rows, strict=True):
+        for name, row in zip(names, self._store.run("whole", (0, *names)), strict=True):
             if row:
-                yield _read(name, row)
+                yield _read(name, _pairs(row))
 
     def counts(self) -> dict[str, int]:
         """How many deliveries are in each state of the living and the ended."""
