@@ -155,7 +155,7 @@ def agree(verb: str, count: int, *, explicit: bool, yes: bool, confirm: int | No
         return
     if not sys.stdin.isatty():
         wanted = "--yes" if count <= TYPED_BEYOND else f"--confirm {count}"
-        raise typer.BadParameter(f"say {wanted} to {verb} {count} deliveries", param_hint="--all")
+        raise typer.BadParameter(f"say {wanted} to {verb} {count} deliveries", param_hint=wanted.partition(" ")[0])
     if count <= TYPED_BEYOND:
         if not typer.confirm(f"{verb} {count} deliveries?", err=True):
             raise typer.Exit(NEGATIVE)

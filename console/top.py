@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from postier.console.ledger_access import Ledger
     from postier.ledger.watch import Picture
 
+_OTHER_LINES = 9  # of the live view: what stands above and below the rows, where lines wrap
 _COLUMNS = ("account", "state", "rate", "quota left", "urgent", "bulk", "busy", "oldest", "last error")
 
 
@@ -110,26 +111,27 @@ def _live(opened: Ledger, every: float) -> None:
     from postier.ledger.watch import look
     from postier.schemas.errors import LedgerUnavailable
 
-    chosen, note, names = 0, "", []
+    chosen, note, names = 0, "", []  # an account stays chosen wherever its row goes
     with _keys(), Live(screen=True, auto_refresh=False) as live:
         while True:
             try:
                 picture = look(opened.store)
                 rows = rows_of(picture)
+                name = names[chosen] if names else ""
                 names = [row[0] for row in rows]
-                chosen = max(0, min(chosen, len(rows) - 1))
-                live.update(_drawn(picture, rows, chosen, note), refresh=True)
+                chosen = names.index(name) if name in names else max(0, min(chosen, len(rows) - 1))
+                live.update(_drawn(picture, rows, chosen, note, live.console.height), refresh=True)
             except LedgerUnavailable as error:  # a restart must not end the watch
                 note = safe(error)
             key = _pressed(every)
             if key in ("q", "\x03"):
                 return
             if key in ("j", "B"):
-                chosen += 1
+                chosen = min(chosen + 1, max(0, len(names) - 1))
             elif key in ("k", "A"):
-                chosen -= 1
+                chosen = max(0, chosen - 1)
             elif key in ("p", "r") and names:
-                name = names[max(0, min(chosen, len(names) - 1))]
+                name = names[chosen]
                 try:
                     manage = opened.manage()
                     (manage.pause if key == "p" else manage.resume)(name)
@@ -138,7 +140,7 @@ def _live(opened: Ledger, every: float) -> None:
                     note = safe(error)
 
 
-def _drawn(picture: Picture, rows: list[tuple[str, ...]], chosen: int, note: str) -> RenderableType:
+def _drawn(picture: Picture, rows: list[tuple[str, ...]], chosen: int, note: str, height: int) -> RenderableType:
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -146,9 +148,14 @@ def _drawn(picture: Picture, rows: list[tuple[str, ...]], chosen: int, note: str
     drawn = Table(box=None, pad_edge=False, header_style="bold", expand=True)
     for name in _COLUMNS:
         drawn.add_column(name, no_wrap=True, overflow="ellipsis")
-    for number, row in enumerate(rows):
+    room = max(3, height - _OTHER_LINES)
+    first = max(0, min(chosen - room // 2, len(rows) - room))  # the chosen one is in sight, however many there are
+    for number, row in list(enumerate(rows))[first : first + room]:
         style = "reverse" if number == chosen else "" if row[1] == "ready" else "bold"
         drawn.add_row(*(Text(safe(cell)) for cell in row), style=style)
+    hidden = len(rows) - room
+    if hidden > 0:
+        drawn.add_row(Text(f"… {hidden} more", style="dim"))
     keys = "p pause   r resume   ↑↓ choose   q end" + (f"   {note}" if note else "")
     return Group(Text(_summary(picture)), Text(""), drawn, Text(""), Text(_failures(picture)), Text(keys, style="dim"))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -233,10 +232,3 @@ class Groups:
             found.extend((score or 0.0, item) for item, score in zip(page, scores, strict=True))
             found = heapq.nlargest(limit, found)
         return [item for _, item in found]
-
-    def counts_by_cause(self, since: float) -> dict[str, int]:
-        """How many deliveries came to wait for a person since a time, by cause."""
-        tally: dict[str, int] = defaultdict(int)
-        for one in self.find(Filters(since=since)):
-            tally[one.cause or one.state] += one.count
-        return dict(tally)

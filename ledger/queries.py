@@ -16,7 +16,7 @@ from postier.ledger.store import Store, translated
 ENDS = ("sent", "failed", "expired", "unknown", "discarded", "suppressed")
 STATES = ("waiting", "leased", "sending", *ENDS)
 _TIMES = ("accepted_at", "due", "deadline", "leased_at", "sending_at", "ended_at")
-_LEFTOVERS = ("was", "was_ended", "was_account", "was_deadline", "pace", "group")
+_LEFTOVERS = ("was", "was_ended", "was_account", "was_deadline", "was_attempt", "pace", "group")
 _NUMBERS = ("attempt", "crashes", "deferred", "replays", "version", "code", "took")
 _PAGE = 500
 

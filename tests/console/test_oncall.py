@@ -78,7 +78,11 @@ def test_failed_shows_groups_with_a_sentence_of_cause_and_advice_and_the_runbook
     assert f"postier runbook {group['runbook']}" in shown
     assert postier("runbook", group["runbook"]).out.startswith("# ")
     assert len(postier("failed", "list", "--group", group["id"], "--json").lines) == 3
-    assert postier("failed", "--class", "render").out == "nothing waits for a person\n"
+    listed = postier("failed", "list").out
+    assert "ended" in listed.splitlines()[0]
+    assert "takes no mail — 550 5.1.1 no such user here" in listed.splitlines()[1]
+    assert postier("failed", "--class", "render").out == "nothing that fits waits for a person\n"
+    assert postier("failed", "--state", "unknown").out == "nothing that fits waits for a person\n"
     assert postier("failed", "--text", "NO SUCH", "--json").lines[0]["count"] == 3
 
 
@@ -100,7 +104,8 @@ def test_a_dry_run_changes_nothing_and_more_than_a_hundred_want_their_number(
     fail_many(postier, store, tmp_path, 101)
 
     assert postier("failed", "replay", "--all", "--dry-run", "--json").json["starts"] == 101
-    assert postier("failed", "replay", "--all", "--yes").code == 2
+    told = postier("failed", "replay", "--all", "--yes")
+    assert (told.code, "for --confirm: say --confirm 101 to replay 101" in told.err) == (2, True)
     refused = postier("failed", "replay", "--all", "--confirm", "100")
     assert (refused.code, "it would be 101" in refused.err) == (1, True)
     assert Queries(store).counts()["failed"] == 101
@@ -240,6 +245,7 @@ def test_top_shows_accounts_in_words_and_failures_for_scripts_too(postier: Run, 
     shown = postier("top", "--once").out
 
     assert seen["failures"] == {"recipient_refused": 2}
+    assert seen["accounts"]["office"]["last_error"].startswith("recipient_refused ")
     office = seen["accounts"]["office"]
     assert (office["state"], office["waiting_urgent"], office["oldest"] >= 0) == ("paused", 1, True)
     assert "paused by" in shown
@@ -275,24 +281,29 @@ def test_the_timeline_is_complete_the_newest_first(postier: Run, store: Store, t
 def test_a_key_in_the_live_view_pauses_the_account_and_another_resumes_it(
     store: Store, environment: dict[str, str]
 ) -> None:
+    # Whatever is paused moves to the top, and stays the one that the keys are about.
     command = [sys.executable, "-m", "postier.console", "top", "--every", "0.2"]
     child, terminal = pty.fork()
     if child == 0:
         os.execve(sys.executable, command, {**os.environ, **environment, "TERM": "xterm", "LINES": "30"})
     seen = b""
 
-    def office() -> bytes:
+    def spare() -> bytes:
         nonlocal seen
         while select.select([terminal], [], [], 0.05)[0]:
             seen += os.read(terminal, 65_536)
-        return bytes(store.redis.hget(store.key("account:office"), "state"))
+        return bytes(store.redis.hget(store.key("account:spare"), "state"))
 
     try:
-        wait_until(lambda: office() and b"office" in seen and b"q end" in seen, 20)
+        wait_until(lambda: spare() and b"office" in seen and b"q end" in seen, 20)
+        os.write(terminal, b"j")
+        wait_until(lambda: spare() and seen.rpartition(b"q end")[0].count(b"q end") > 1)
         os.write(terminal, b"p")
-        wait_until(lambda: office() == b"paused")
+        wait_until(lambda: spare() == b"paused")
+        seen = b""
+        wait_until(lambda: spare() and b"spare paused" in seen)
         os.write(terminal, b"r")
-        wait_until(lambda: office() == b"ready")
+        wait_until(lambda: spare() == b"ready")
         os.write(terminal, b"q")
         assert os.waitpid(child, 0)[1] == 0
     finally:

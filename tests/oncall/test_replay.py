@@ -214,6 +214,7 @@ def test_stopping_a_replay_takes_back_what_waits_and_leaves_what_started(ledger:
     for one in set(ids) - set(started):
         status = ledger.status(one)
         assert (status.state, status.account, status.cause) == ("failed", "main", "recipient_refused")
+        assert (status.attempt, "was_attempt" in status.facts) == (1, False)
         assert status.ended_at == ended[one]
     ledger.pass_time(worker, 30)
     assert take(worker) == []
