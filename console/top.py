@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _OTHER_LINES = 9  # of the live view: what stands above and below the rows, where lines wrap
 _COLUMNS = ("account", "state", "rate", "quota left", "urgent", "bulk", "busy", "oldest", "last error")
+_LAST = len(_COLUMNS) - 1
 
 
 def register(app: typer.Typer) -> None:
@@ -146,13 +147,16 @@ def _drawn(picture: Picture, rows: list[tuple[str, ...]], chosen: int, note: str
     from rich.text import Text
 
     drawn = Table(box=None, pad_edge=False, header_style="bold", expand=True)
-    for name in _COLUMNS:
-        drawn.add_column(name, no_wrap=True, overflow="ellipsis")
+    # What is short is never cut, what nobody has is left out; the last column gets the room that is left.
+    shown = [at for at in range(len(_COLUMNS)) if at == _LAST or any(row[at] for row in rows)]
+    for at in shown:
+        least = None if at == _LAST else max(len(_COLUMNS[at]), *(len(row[at]) for row in rows))
+        drawn.add_column(_COLUMNS[at], no_wrap=True, min_width=least, ratio=None if least else 1, overflow="ellipsis")
     room = max(3, height - _OTHER_LINES)
     first = max(0, min(chosen - room // 2, len(rows) - room))  # the chosen one is in sight, however many there are
     for number, row in list(enumerate(rows))[first : first + room]:
         style = "reverse" if number == chosen else "" if row[1] == "ready" else "bold"
-        drawn.add_row(*(Text(safe(cell)) for cell in row), style=style)
+        drawn.add_row(*(Text(safe(row[at])) for at in shown), style=style)
     hidden = len(rows) - room
     if hidden > 0:
         drawn.add_row(Text(f"… {hidden} more", style="dim"))

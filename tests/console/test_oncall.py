@@ -1,6 +1,7 @@
 """The commands of the person on call: groups, previews, paces, verdicts, corrections, removal, and who did it."""
 
 import contextlib
+import io
 import json
 import os
 import pty
@@ -11,12 +12,15 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from postier.console.top import _drawn, rows_of
 from postier.ledger.accounts import configure
 from postier.ledger.claims import Claims
 from postier.ledger.entries import Reply, end, free, history, mark
-from postier.ledger.queries import Queries
+from postier.ledger.queries import ENDS, Queries
 from postier.ledger.store import Store
+from postier.ledger.watch import Picture
 from postier.settings.config import read_registry
 from tests.console.helpers import Run, end_all, publish, reset_link, wait_until
 
@@ -250,6 +254,27 @@ def test_top_shows_accounts_in_words_and_failures_for_scripts_too(postier: Run, 
     assert (office["state"], office["waiting_urgent"], office["oldest"] >= 0) == ("paused", 1, True)
     assert "paused by" in shown
     assert "recipient_refused 2" in shown
+
+
+def test_the_live_view_never_cuts_an_account_s_name_or_state() -> None:
+    facts = {
+        "state": "parked",
+        "until": 1_800_000_000.0,
+        "waiting_urgent": 12,
+        "waiting_bulk": 3456,
+        "conversations": 2,
+    }
+    facts |= {"last_error": "authentication_failed " + "and so on " * 20}
+    picture = Picture(0.0, dict.fromkeys((*ENDS, "waiting", "in_hand"), 0), {"newsletter-of-the-school": facts})
+
+    for width in (80, 110, 200):
+        console = Console(width=width, height=24, file=io.StringIO(), record=True)
+        console.print(_drawn(picture, rows_of(picture), 0, "", 24))
+        lines = console.export_text().splitlines()
+        (row,) = (line for line in lines if "newsletter" in line)
+        assert row.split()[:8] == [
+            "newsletter-of-the-school", "parked", "until", "08:00:00", "0/s", "12", "3456", "2",
+        ]  # fmt: skip
 
 
 def test_the_doctor_finds_and_mends_a_lost_index(postier: Run, store: Store, tmp_path: Path) -> None:
