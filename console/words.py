@@ -146,6 +146,8 @@ def _waiting(status: Status, account: Mapping[str, Any], now: float, cause: str)
         return f"waiting: {standing}"
     if status.due is not None and status.due > now:
         follows = f"attempt {status.attempt + 1} in {span(status.due - now)}"
+        if status.facts.get("replay") and status.attempt == 0:  # its last failure is no reason any more
+            return f"waiting: replayed, {follows}"
         return f"waiting: {cause}; {follows}" if cause else f"waiting: {follows}"
     return "waiting for its turn"
 

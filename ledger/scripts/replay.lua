@@ -33,7 +33,7 @@ local function start(id, r, due, deadline, who, interval, account)
   if account ~= '' then redis.call('HSET', record, 'account', account) end
   redis.call('ZADD', P .. 'deadline', deadline, id)
   local moved = account ~= '' and account ~= r[2] and account or nil
-  note(id, cjson.encode({ what = 'replayed', by = who, was = state, account = moved, replay = ARGV[2] }))
+  note(id, cjson.encode({ what = 'replayed', by = who, was = state, account = moved, from = moved and r[2], replay = ARGV[2] }))
   if interval > 0 then redis.call('HSET', record, 'pace', interval) end
   if due > NOW then
     redis.call('HSET', record, 'due', n2s(due))

@@ -299,6 +299,11 @@ def test_the_timeline_is_complete_the_newest_first(postier: Run, store: Store, t
     assert [step["what"] for step in status["timeline"]] == ["replayed", "failed", "accepted"]
     assert status["timeline"][0]["by"] == "ann"
     assert "replayed account spare by ann" in postier("status", one).out
+    assert [step["account"] for step in status["timeline"] if step["what"] == "accepted"] == ["office"]
+    (other,) = publish(postier, tmp_path, reset_link("late@example.org", id="late"))
+    end_all(store)
+    postier("failed", "replay", other, "--at", f"{time.gmtime().tm_year + 1}-01-01T00:00:00Z")
+    assert postier("status", other, "--json").lines[0]["in_words"].startswith("waiting: replayed, attempt 1 in ")
     for name in (status["message_id"], status["event"]):
         assert postier("status", name, "--json").lines[0]["id"] == one
 
