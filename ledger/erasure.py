@@ -116,22 +116,23 @@ class Erasure:
         with translated():
             contents = self._store.redis.mget([self._store.key(f"payload:{one}") for one, _ in seen])
         for (delivery_id, answer), payload in zip(seen, contents, strict=True):
-            told = self._told(delivery_id) if answer > 1 else 0
-            if answer == _OWN or told or self._is_in_content(delivery_id, payload):
-                self._erase(delivery_id, own=answer == _OWN, told=told)
+            own = answer == _OWN
+            told, key = self._told(delivery_id) if answer > 1 else (False, False)
+            content = not own and self._is_in_content(delivery_id, payload)
+            if own or content or told or key:
+                self._erase(delivery_id, own, content, told, key)
 
-    def _told(self, delivery_id: str) -> int:
-        """Whether the record or its timeline names the person: 0 no, 1 yes, 2 its idempotency key does."""
+    def _told(self, delivery_id: str) -> tuple[bool, bool]:
+        """Whether the words and names in a record and its timeline name the person, and whether its key may."""
         with translated():
             pipe = self._store.redis.pipeline(transaction=False)
             pipe.hgetall(self._store.key(f"delivery:{delivery_id}"))
             pipe.lrange(self._store.key(f"history:{delivery_id}"), 0, -1)
             record, lines = pipe.execute()
-        if self._mentions.in_text(record.get(b"key", b"").decode("utf-8", "replace")):
-            return 2
-        texts = [value for name, value in record.items() if name != b"message_id"]
+        texts = [value for name, value in record.items() if name not in (b"message_id", b"key")]
         texts += [line.partition(b" ")[2] for line in lines]
-        return int(any(self._mentions.in_json(text) for text in texts))
+        key = record.get(b"key", b"").decode("utf-8", "replace")
+        return any(self._mentions.in_json(text) for text in texts), self._mentions.in_key(key)
 
     def _is_in_content(self, delivery_id: str, payload: bytes | None) -> bool:
         if not payload:
@@ -142,11 +143,11 @@ class Erasure:
             self._done.unopened += 1
             return False
 
-    def _erase(self, delivery_id: str, *, own: bool, told: int) -> None:
-        (answer,) = self._store.run("records", ("erase", self._who, delivery_id, int(own), told))
+    def _erase(self, delivery_id: str, *person: bool) -> None:
+        (answer,) = self._store.run("records", ("erase", self._who, delivery_id, *map(int, person)))
         if answer == 1:
-            self._done.erased += own
-            self._done.named += not own
+            self._done.erased += person[0]
+            self._done.named += not person[0]
         self._done.under_way += answer == 0
 
     # --- names of keys
@@ -160,13 +161,13 @@ class Erasure:
         prefix = self._store.key(f"key:{self._tenant}:")
         for names in self._scan(glob(prefix) + "*" + _any_case(self._mentions.parts[-1]) + "*"):
             for name in names:
-                if self._mentions.in_text(name.removeprefix(prefix)):
+                if self._mentions.in_key(name.removeprefix(prefix)):
                     self._remove(name.removeprefix(self._store.prefix))
         for names in self._scan(glob(self._store.key(f"event:{self._tenant}:")) + "*"):
             with translated():
                 keys = self._store.redis.mget(names)
             for name, key in zip(names, keys, strict=True):
-                if key and self._mentions.in_text(key.decode("utf-8", "replace")):
+                if key and self._mentions.in_key(key.decode("utf-8", "replace")):
                     self._remove(name.removeprefix(self._store.prefix))
         for names in self._scan(glob(self._store.key(f"allowance:cooldown:{self._tenant}:")) + "*"):
             for name in names:

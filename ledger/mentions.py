@@ -28,7 +28,9 @@ class Mentions:
         if "xn--" in domain:
             readable = idna.decode(domain)
         domains = "|".join(re.escape(name) for name in dict.fromkeys((domain, readable)))
-        self._pattern = re.compile(rf"(?<![\w.+-]){re.escape(local)}@(?:{domains})(?![\w-]|\.\w)")
+        whole = rf"{re.escape(local)}@(?:{domains})"
+        self._pattern = re.compile(rf"(?<![\w.+-]){whole}(?![\w-]|\.\w)")
+        self._joined = re.compile(rf"(?<![^\W_]){whole}(?![^\W_]|\.\w)")
         self._domains = tuple(
             dict.fromkeys(
                 form.encode()
@@ -42,14 +44,11 @@ class Mentions:
 
     def in_text(self, text: str) -> bool:
         """Whether it stands in a text of one piece."""
-        text = text.lower()
-        for _ in range(_LAYERS):
-            if self._pattern.search(text):
-                return True
-            if "%" not in text:
-                return False
-            text = unquote(text).lower()
-        return bool(self._pattern.search(text))
+        return _found(self._pattern, text.lower())
+
+    def in_key(self, text: str) -> bool:
+        """Whether it may be part of a made-up key: there, `-`, `_`, `.` and `+` join pieces as well."""
+        return _found(self._joined, text.lower())
 
     def in_json(self, data: bytes) -> bool:
         """Whether it stands in any text of JSON or JSON Lines; in what is neither, anywhere."""
@@ -71,6 +70,16 @@ class Mentions:
 
     def _in_value(self, value: Any) -> bool:
         return any(self.in_text(text) for text in _texts(value))
+
+
+def _found(pattern: re.Pattern[str], text: str) -> bool:
+    for _ in range(_LAYERS):
+        if pattern.search(text):
+            return True
+        if "%" not in text:
+            return False
+        text = unquote(text).lower()
+    return bool(pattern.search(text))
 
 
 def _texts(value: Any) -> Iterator[str]:
