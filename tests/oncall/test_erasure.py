@@ -46,7 +46,7 @@ def everything(store: Store, sealer: Sealer) -> dict[str, str]:
     for key in store.redis.scan_iter(match=f"{store.prefix}*".replace("{", "\\{"), count=1000):
         name = key.decode().removeprefix(store.prefix)
         read = {
-            b"none": lambda: [],  # it ran out meanwhile
+            b"none": list,  # it ran out meanwhile
             b"string": lambda: [store.redis.get(key) or b""],  # noqa: B023 (called at once)
             b"hash": lambda: [part for pair in store.redis.hgetall(key).items() for part in pair],  # noqa: B023
             b"list": lambda: store.redis.lrange(key, 0, -1),  # noqa: B023
