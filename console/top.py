@@ -112,7 +112,8 @@ def _live(opened: Ledger, every: float) -> None:
     from postier.ledger.watch import look
     from postier.schemas.errors import LedgerUnavailable
 
-    chosen, note, names = 0, "", []  # an account stays chosen wherever its row goes
+    chosen, note = 0, ""
+    names: list[str] = []  # an account stays chosen wherever its row goes
     with _keys(), Live(screen=True, auto_refresh=False) as live:
         while True:
             try:
