@@ -15,6 +15,7 @@ from postier.ledger.store import Store, translated
 
 WAITING_FOR_A_PERSON = ("failed", "unknown", "expired", "suppressed")
 _PIPED = 500
+_AT_ONCE = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,13 +211,16 @@ class Groups:
                     pipe.zrevrangebyscore(key, high, low, start=0, num=1, withscores=True)
                 heads = [rows[0][1] if rows else 0.0 for rows in pipe.execute()]
             # What is among the last `limit` of all is in one of the `limit` indexes with the last heads.
-            chosen = heapq.nlargest(limit, zip(heads, keys[at : at + _PIPED], strict=True))
-            for head, key in chosen:
-                if not head or (len(found) >= limit and head < found[-1][0]):
+            chosen = [one for one in heapq.nlargest(limit, zip(heads, keys[at : at + _PIPED], strict=True)) if one[0]]
+            for first in range(0, len(chosen), _AT_ONCE):
+                if len(found) >= limit and chosen[first][0] < found[-1][0]:
                     break
                 with translated():
-                    rows = self._store.redis.zrevrangebyscore(key, high, low, start=0, num=limit, withscores=True)
-                found.extend((score, item.decode()) for item, score in rows)
+                    pipe = self._store.redis.pipeline(transaction=False)
+                    for _, key in chosen[first : first + _AT_ONCE]:
+                        pipe.zrevrangebyscore(key, high, low, start=0, num=limit, withscores=True)
+                    pages = pipe.execute()
+                found.extend((score, item.decode()) for page in pages for item, score in page)
                 found = heapq.nlargest(limit, found)
         return [item for _, item in found]
 

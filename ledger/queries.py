@@ -186,9 +186,13 @@ class Queries:
         filters = Filters(account, kind, tenant, cause, text, since, until)
         found: list[Status] = []
         asked = set(states)
-        for state in ENDS:
-            if state in asked:
-                found.extend(self._of(self._index(f"ended:{state}", filters, newest_first=True), limit))
+        ends = [f"ended:{state}" for state in ENDS if state in asked]
+        if filters == Filters():
+            newest = self._newest(ends, limit)
+            found.extend(self._of(newest, len(newest)))
+        else:
+            for key in ends:
+                found.extend(self._of(self._index(key, filters, newest_first=True), limit))
         living = asked - set(ENDS)
         if living:
             found.extend(islice((one for one in self._living(filters) if one.state in living), limit))
@@ -219,6 +223,14 @@ class Queries:
             elif group is None:
                 yield from self._index(f"ended:{state}", filters)
 
+    def _newest(self, indexes: Iterable[str], limit: int) -> list[str]:
+        """The last ids of each index."""
+        with translated():
+            pipe = self._redis.pipeline(transaction=False)
+            for key in indexes:
+                pipe.zrevrange(self._key(key), 0, limit - 1)
+            return [item.decode() for page in pipe.execute() for item in page]
+
     def _of(self, ids: Iterable[str], limit: int) -> Iterator[Status]:
         wanted = islice(ids, limit)
         while page := list(islice(wanted, _PAGE)):
@@ -244,12 +256,24 @@ class Queries:
         with translated():
             names = sorted(name.decode() for name in self._redis.smembers(self._key("accounts")))
         lanes = [f"lane:{name}:{lane}" for name in names if filters.account in (None, name) for lane in "ub"]
-        for key in ("lease", "scheduled", *lanes):
+        for key in self._filled(("lease", "scheduled"), lanes):
             for page in slices(self._store, key, filters, by_acceptance=True):
                 fresh = [item for item in page.ids if item not in seen]
                 seen.update(fresh)
                 for at in range(0, len(fresh), _PAGE):
                     yield from self._records(item.encode() for item in fresh[at : at + _PAGE])
+
+    def _filled(self, sets: Iterable[str], lists: Iterable[str]) -> list[str]:
+        """Those of these indexes that are not empty: most lanes are."""
+        sets, lists = list(sets), list(lists)
+        with translated():
+            pipe = self._redis.pipeline(transaction=False)
+            for key in sets:
+                pipe.zcard(self._key(key))
+            for key in lists:
+                pipe.llen(self._key(key))
+            sizes = pipe.execute()
+        return [key for key, size in zip([*sets, *lists], sizes, strict=True) if size]
 
     def _records(self, ids: Iterable[bytes]) -> Iterator[Status]:
         names = [item.decode() for item in ids]
