@@ -132,7 +132,7 @@ class Replays:
         """Count what `start` would do with these ids; nothing is changed. The counting is done in the ledger."""
         preview = _Previewing(self._store, how, registry)
         for batch in batches(ids, _PAGE):
-            preview.ask(*batch)
+            preview.ask("ids", *batch)
         return preview.done()
 
     def preview_groups(
@@ -152,7 +152,7 @@ class Replays:
             part = span.part
             for first in range(span.first, span.last + 1, SLICE):
                 last = min(span.last, first + SLICE - 1)
-                preview.ask("", part.index, first, last, part.state, part.account, part.kind, part.tenant)
+                preview.ask("group", part.index, first, last, part.state, part.account, part.kind, part.tenant)
                 if told is not None:
                     told(preview.shown.total)
         return preview.done()

@@ -1,7 +1,7 @@
 -- What a replay would do with these deliveries; changes nothing. ARGV: when the first would start (us), interval (us),
 -- unknown too (0|1), another account or '', the one tenant that may use it or '' for all, lifetime of kinds that are not
--- named (us), slack of deadlines (us), number of kinds, then kind, lifetime (us)...; then ids, or ranks of a group: '',
--- key, first, last, and what its members share: state, account, kind, tenant.
+-- named (us), slack of deadlines (us), number of kinds, then kind, lifetime (us)...; then 'ids', ids..., or 'group', the
+-- key of a group, first and last rank, and what its members share: state, account, kind, tenant.
 -- Answers {looked at, how many would start, then what, name, count...}; what is account, kind or stays.
 local slot, interval, unknown_too, account, tenant = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == '1', ARGV[4], ARGV[5]
 local other, slack, last_kind = tonumber(ARGV[6]), tonumber(ARGV[7]), 8 + 2 * tonumber(ARGV[8])
@@ -37,7 +37,7 @@ local function look(id, own_account, kind, deadline, accepted)
 end
 
 local looked
-if ARGV[last_kind + 1] == '' then
+if ARGV[last_kind + 1] == 'group' then
   local key, first, last, state, own_account, kind, owner = unpack(ARGV, last_kind + 2, last_kind + 8)
   local ids = redis.call('ZRANGE', P .. key, first, last)
   local why = why_none(state, owner)
@@ -51,8 +51,8 @@ if ARGV[last_kind + 1] == '' then
     end
   end
 else
-  looked = #ARGV - last_kind
-  for i = last_kind + 1, #ARGV do
+  looked = #ARGV - last_kind - 1
+  for i = last_kind + 2, #ARGV do
     local r = redis.call('HMGET', P .. 'delivery:' .. ARGV[i], 'state', 'account', 'kind', 'tenant', 'deadline', 'accepted_at')
     local why = why_none(r[1], r[4])
     if why then count('stays', why) else look(ARGV[i], r[2], r[3], r[5], r[6]) end

@@ -34,18 +34,18 @@ def test_a_preview_counts_what_would_start_and_why_the_rest_stays(ledger: Ledger
     ledger.store.redis.delete(ledger.store.key(f"payload:{empty[0]}"))
     waiting = ledger.publish_many(1, "main")
     ledger.advance(200)
-    stays = [link, *unknown, *sent, *waiting, *empty, "nobody"]
+    stays = [link, *unknown, *sent, *waiting, *empty, "nobody", ""]
 
     shown = replays.preview([*failed, *stays], How(pace=2), ledger.registry)
 
-    assert (shown.total, shown.starts, dict(shown.accounts)) == (10, 3, {"main": 3})
+    assert (shown.total, shown.starts, dict(shown.accounts)) == (11, 3, {"main": 3})
     assert dict(shown.kinds) == {"data_change": 3}
     assert shown.lasts == pytest.approx(1.0)
     assert {ledger.state(one) for one in failed} == {"failed"}
     answers = replay(ledger, [*failed, *stays])
     assert [answers[one] for one in failed] == ["done"] * 3
     assert [answers[one] for one in stays] == [
-        "over", "unknown", "unknown", "already_sent", "not_possible", "no_content", "unknown_id",
+        "over", "unknown", "unknown", "already_sent", "not_possible", "no_content", "unknown_id", "unknown_id",
     ]  # fmt: skip
     assert dict(shown.stays) == Counter(answers[one] for one in stays)
 
