@@ -18,6 +18,7 @@ from typing import Any
 
 from postier.ledger.audit import Audit
 from postier.ledger.inbox import open_refused
+from postier.ledger.lanes import tidy_lanes
 from postier.ledger.mentions import Mentions
 from postier.ledger.payload import Unsealable
 from postier.ledger.store import Store, glob, translated
@@ -85,6 +86,7 @@ class Erasure:
             self._look_at(ids)
             if told is not None:
                 told(self._done.looked)
+        tidy_lanes(self._store)
         self._forget_names()
         self._done.stays = [*self._settings(), *self._audited()]
         done = self._done

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from postier.ledger.audit import Audit
 from postier.ledger.groups import WAITING_FOR_A_PERSON
+from postier.ledger.lanes import tidy_lanes
 from postier.ledger.payload import Payload, open_payload
 from postier.ledger.publish import Accepted, Publisher, admit_and_route
 from postier.ledger.queries import Queries, Status
@@ -58,7 +59,10 @@ class Management:
 
         Addresses in the reason are masked: the audit keeps it for ever.
         """
-        yield from self._each("discard", ids, "deliveries.discarded", redact(reason)[:300])
+        try:
+            yield from self._each("discard", ids, "deliveries.discarded", redact(reason)[:300])
+        finally:
+            tidy_lanes(self._store)
 
     def resolve(self, ids: Iterable[str]) -> Iterator[tuple[str, Answer]]:
         """Say of deliveries whose outcome is unknown that they were sent."""

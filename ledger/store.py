@@ -31,7 +31,7 @@ from postier.schemas.errors import ConfigurationError, LedgerUnavailable
 Argument = str | bytes | int | float
 
 # Everything but publish must still run when memory is full, or nothing could drain.
-_DRAINS = {"claim", "settle", "renew", "manage", "configure", "login", "replay", "records", "repair", "dataset"}
+_DRAINS = {"claim", "settle", "renew", "manage", "configure", "login", "replay", "records", "repair", "dataset", "tidy"}
 _READS = {"search", "facts", "preview", "look", "whole"}
 # What stands in front of each script; the others take the common part alone.
 _GOVERNED = ("common", "governor")

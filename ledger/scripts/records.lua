@@ -49,6 +49,7 @@ end
 local function give_up(id, record, state)
   if state ~= 'sent' and state ~= 'discarded' then
     leave(id, state)
+    if state == 'waiting' then leave_lane(record) end
     redis.call('ZREM', P .. 'scheduled', id)
     redis.call('HSET', record, 'state', 'discarded', 'cause', 'erased', 'by', ARGV[2], 'ended_at', NOWS)
     finish(id, 'discarded', true)

@@ -159,7 +159,7 @@ def test_what_tells_of_others_stays_as_it_was(ledger: Ledger, sealer: Sealer) ->
 
     assert (done.erased, done.named, done.inbox) == (1, 0, 0)
     after = everything(ledger.store, sealer)
-    indexes = ("deadline", "lane:main:b", "lane:main:u", "audit", "ended:discarded", "forget")
+    indexes = ("deadline", "lane:main:b", "lane:main:u", "audit", "ended:discarded", "forget", "memory")
     changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)} - set(indexes)
     assert changed == {f"delivery:{mine}", f"payload:{mine}", f"history:{mine}"}
     assert open_payload(sealer, other, ledger.store.redis.get(ledger.store.key(f"payload:{other}")))
