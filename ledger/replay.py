@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from postier.ledger.audit import Audit
 from postier.ledger.groups import Span
+from postier.ledger.lanes import tidy_lanes
 from postier.ledger.search import SLICE
 from postier.ledger.store import Argument, Store, translated
 from postier.schemas.account import Registry
@@ -207,6 +208,7 @@ class Replays:
         undone = 0
         for batch in batches(self._members(replay_id), BATCH):
             undone += sum(self._store.run("replay", ("undo", replay_id, self._who, *batch)))
+        tidy_lanes(self._store)
         self._audit("replay.stopped", replay_id, undone, None)
         return undone
 

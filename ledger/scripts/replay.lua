@@ -89,6 +89,7 @@ function verbs.undo()
     local r = redis.call('HMGET', record, 'state', 'replay', 'attempt', 'was', 'was_ended', 'was_account',
       'was_deadline', 'was_attempt')
     if r[1] == 'waiting' and r[2] == ARGV[2] and number(r[3]) == 0 and r[4] then
+      leave_lane(record)
       redis.call('HSET', record, 'state', r[4], 'ended_at', r[5], 'account', r[6], 'deadline', r[7],
         'attempt', r[8] or 0)
       redis.call('HDEL', record, 'due', 'pace', 'replay', 'was', 'was_ended', 'was_account', 'was_deadline', 'was_attempt')
