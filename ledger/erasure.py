@@ -196,7 +196,7 @@ class Erasure:
         for raw in self._lines("inbox"):
             if self._is_about(raw):
                 with translated():
-                    self._done.inbox += self._store.redis.lrem(self._store.key("inbox"), 1, raw)
+                    self._done.inbox += self._store.redis.lrem(self._store.key("inbox"), 0, raw)
         self._done.under_way += sum(1 for raw in self._lines("inbox:taken") if self._is_about(raw))
         for row in self._lines("inbox:refused"):
             try:
@@ -206,7 +206,7 @@ class Erasure:
                 continue
             if named:
                 with translated():
-                    self._done.inbox += self._store.redis.lrem(self._store.key("inbox:refused"), 1, row)
+                    self._done.inbox += self._store.redis.lrem(self._store.key("inbox:refused"), 0, row)
 
     def _lines(self, name: str) -> list[bytes]:
         """A list of which others take meanwhile: all of it, read from its end so that nothing is passed over."""
@@ -226,7 +226,7 @@ class Erasure:
             return False
         try:
             envelope = json.loads(raw)
-        except ValueError:
+        except (ValueError, RecursionError):
             return True
         tenant = envelope.get("tenant") if isinstance(envelope, dict) else None
         return not isinstance(tenant, str) or tenant == self._tenant

@@ -59,13 +59,13 @@ class Mentions:
             return False
         try:
             return self._in_value(json.loads(data))
-        except ValueError:
+        except (ValueError, RecursionError):  # no JSON, or nested beyond what anybody reads
             return any(self._in_line(line) for line in data.split(b"\n"))
 
     def _in_line(self, line: bytes) -> bool:
         try:
             return self._in_value(json.loads(line))
-        except ValueError:
+        except (ValueError, RecursionError):
             return self.in_text(_ESCAPED.sub(" ", line.decode("utf-8", "replace")))
 
     def _in_value(self, value: Any) -> bool:

@@ -118,8 +118,9 @@ def in_odd_places(ledger: Ledger, sealer: Sealer) -> None:
     store.redis.set(store.key(f"key:school:forgotten long ago, of {PERSON}"), "f e id")
     unknown_kind = json.dumps({"kind": "none", "tenant": "school", "data": {"to": PERSON, "name": NAME}})
     store.redis.rpush(store.key("inbox"), unknown_kind, f"{{no JSON: {PERSON}")
-    assert Inbox(store, sealer, ledger.publisher).take(ledger.registry, wait=0.1) == (0, 2)
-    store.redis.rpush(store.key("inbox"), json.dumps({"tenant": "school", "data": [{"x": f"\\n<{PERSON}>"}]}))
+    store.redis.rpush(store.key("inbox"), "[" * 100_000 + f'"{PERSON}"')
+    assert Inbox(store, sealer, ledger.publisher).take(ledger.registry, wait=0.1) == (0, 3)
+    store.redis.rpush(store.key("inbox"), *[json.dumps({"tenant": "school", "data": [{"x": f"\\n<{PERSON}>"}]})] * 2)
 
 
 def test_nothing_in_the_ledger_tells_of_an_erased_person(ledger: Ledger, sealer: Sealer) -> None:
@@ -131,7 +132,7 @@ def test_nothing_in_the_ledger_tells_of_an_erased_person(ledger: Ledger, sealer:
     done = erase(ledger, sealer)
 
     assert traces(ledger.store, sealer) == {}
-    assert (done.under_way, done.unopened, done.inbox, done.stays) == (0, 0, 3, [])
+    assert (done.under_way, done.unopened, done.inbox, done.stays) == (0, 0, 5, [])
     assert done.erased == 2 * 5 + 1
     allowances = [name for name in everything(ledger.store, sealer) if name.startswith("allowance:cooldown")]
     assert allowances == []
