@@ -263,7 +263,7 @@ class Conversation:
             self._drop()
             if words is not None and words.code >= 400:
                 return kept_for_later(refusal(words, "body", session.secrets))
-            return TemporaryError(f"cut inside the body: {broken}", stage="body")
+            return TemporaryError(f"cut inside the body: {broken}", stage="body", cause=broken.cause)
         session.mails += 1
         return None
 
@@ -317,7 +317,7 @@ class Conversation:
         self._drop()
         if isinstance(broken, _Dismissed):
             return kept_for_later(refusal(broken.reply, transaction.stage, secrets))
-        return TemporaryError(str(broken), stage=transaction.stage)
+        return TemporaryError(str(broken), stage=transaction.stage, cause=broken.cause)
 
 
 class _Dismissed(WireBroken):
