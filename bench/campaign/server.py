@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
+import select
 import socket
 import ssl
 import struct
@@ -264,7 +265,10 @@ def slowly(seconds: float, reply: str = OK) -> Answer:
     """An answer after a while."""
 
     def answer(peer: Peer, line: str) -> str:
-        time.sleep(seconds)
+        poller = select.poll()
+        poller.register(peer.sock, select.POLLRDHUP)
+        if poller.poll(seconds * 1000):
+            raise Gone  # nobody waits any more
         return reply
 
     return answer

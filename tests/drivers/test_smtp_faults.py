@@ -314,6 +314,15 @@ def test_all_refused_is_temporary_when_one_of_them_may_change(extensions: Extens
     assert isinstance(error, TemporaryError)
 
 
+@pytest.mark.parametrize("words", ["451 4.7.1 Greylisted, please try again later", "450 4.2.0 Grey-listed"])
+def test_greylisting_that_names_no_time_is_tried_again_after_a_minute(words: str) -> None:
+    with ScriptedServer(polite(RCPT=words)) as server, opened(server.port) as driver:
+        error = failure(driver, mail())
+
+    assert type(error) is TemporaryError
+    assert error.retry_after == 60
+
+
 @BOTH
 def test_greylisting_is_a_retry_and_the_next_try_passes(extensions: Extensions) -> None:
     script = polite(extensions=extensions, RCPT=nth("451 4.7.1 Greylisted, try again in 60 seconds", then="250 Ok"))
