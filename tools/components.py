@@ -111,7 +111,7 @@ def main() -> int:
     text = JsonV1Dot6(bom()).output_as_string(indent=2) + "\n"
     fault = JsonStrictValidator(SchemaVersion.V1_6).validate_str(text)
     if fault is not None:
-        print(f"run.py: the component list is not valid CycloneDX 1.6: {fault}", file=sys.stderr)
+        sys.stderr.write(f"run.py: the component list is not valid CycloneDX 1.6: {fault}\n")
         return 1
     if sys.argv[1:]:
         Path(sys.argv[1]).write_text(text, "utf-8")

@@ -21,8 +21,8 @@ _BUILD = "import sys, setuptools.build_meta as backend; print(backend.build_whee
 
 
 def build_wheel(tree: Path, folder: Path, *, epoch: int) -> Path:
-    """The wheel of a tree of its own; `epoch` (seconds since 1970) dates every file in it. Changes modes in the tree."""
-    for path in tree.rglob("*"):
+    """The wheel of a tree, whose modes it evens out; `epoch` (seconds since 1970) dates every file in it."""
+    for path in (tree, *tree.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
     environment = {**os.environ, "SOURCE_DATE_EPOCH": str(epoch)}
     command = [sys.executable, "-c", _BUILD, str(folder.resolve())]
@@ -34,7 +34,7 @@ def build_wheel(tree: Path, folder: Path, *, epoch: int) -> Path:
 
 def main() -> int:
     if len(sys.argv) != 2:
-        print("usage: python3 run.py release FOLDER", file=sys.stderr)
+        sys.stderr.write("usage: python3 run.py release FOLDER\n")
         return 2
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ def main() -> int:
     subprocess.run(list_them, cwd=ROOT, check=True)
     sums = "".join(f"{hashlib.sha256(one.read_bytes()).hexdigest()}  {one.name}\n" for one in (wheel, components))
     (folder / "SHA256SUMS").write_text(sums, "utf-8")
-    print(sums, end="")
+    sys.stdout.write(sums)
     return 0
 
 
