@@ -11,7 +11,7 @@ from postier.schemas.events import DataChange
 from postier.schemas.events.data_change import Change
 
 
-def two_accounts(arena: Arena, bad: Server, **options: Any) -> Server:
+def two_accounts(arena: Arena, bad: Server, *, fault: str = "", **options: Any) -> Server:
     """A healthy account beside the one in trouble; `options` are the latter's."""
     good = arena.server()
     redis = arena.redis(fsync="everysec")
@@ -20,7 +20,7 @@ def two_accounts(arena: Arena, bad: Server, **options: Any) -> Server:
         main=smtp(good.port),
         bad=smtp(bad.port, options={"auth": "none", "timeout_ms": 2000, **options}, limits={"max_connections": 2}),
     )
-    arena.worker()
+    arena.worker(fault=fault)
     return good
 
 
@@ -247,9 +247,9 @@ def cut_in_data(arena: Arena) -> None:
     # sender knows it incomplete. (A small body is with the kernel as a whole: then nobody can know, and it is `unknown`
     # as in F29.)
     bad = arena.server(DATA=cut, narrow=True)
-    two_accounts(arena, bad)
+    two_accounts(arena, bad, fault="narrow:send")
     ids = [one for _ in range(4) for one in arena.publish(large(), account="bad")]
-    hold = arena.publish(contact_form("Line of text. " * 1400), account="bad")
+    hold = arena.publish(contact_form("été à Nîmes où ça va " * 900), account="bad")
     arena.check("cut inside the body", eventually(lambda: cuts, 15))
     bad.answers["DATA"] = some
     ids += [one for _ in range(8) for one in arena.publish(large(), account="bad")]

@@ -146,6 +146,7 @@ def poison(arena: Arena) -> None:
     )
     arena.check(f"three tries ({len(crashes)})", len(crashes) == 3)
     arena.check("neighbours are sent", arena.count([one for one in ids if one != victim]) == {"sent": 29})
+    arena.allowed_extra = arena.unknowns()  # what other threads had in hand when it died is F2's matter
     deaths = sum(worker.poll() == -signal.SIGKILL for worker in arena.workers)
     arena.check(f"three deaths ({deaths})", deaths == 3)
 
