@@ -143,9 +143,11 @@ def main() -> int:
     rows = []
     for part, count in parts:
         if count:
-            with tempfile.TemporaryDirectory(prefix="postier-recovery-") as folder:
-                with arena(Path(folder), options.seed, full=options.full) as play:
-                    rows.append(part(play, count))
+            with (
+                tempfile.TemporaryDirectory(prefix="postier-recovery-") as folder,
+                arena(Path(folder), options.seed, full=options.full) as play,
+            ):
+                rows.append(part(play, count))
             print(rows[-1], flush=True)
     if options.save:
         now = datetime.now(UTC)

@@ -23,7 +23,9 @@ from typing import Any
 from campaign.proxy import Proxy
 from campaign.server import Server
 from postier.client import Postier
+from postier.console.words import advice
 from postier.ledger.embedded import EmbeddedServer
+from postier.ledger.groups import WAITING_FOR_A_PERSON
 from postier.ledger.queries import ENDS, Status
 from postier.schemas.errors import InvalidEvent, LedgerUnavailable
 from postier.schemas.events import Event
@@ -393,6 +395,12 @@ class Arena:
         """How many attempts the ledger shows as unknown."""
         return sum(self.unknown_attempts(identity) for identity, state in self.states().items() if state)
 
+    def says_nothing(self, identity: str) -> bool:
+        """Whether a delivery's end lacks its cause, its attempts, or what a person can do."""
+        status = self.status(identity)
+        tried = status.attempt > 0 or status.state == "expired"
+        return not ((status.cause or status.state == "expired") and tried and advice(status, {}))
+
     def verdict(self) -> dict[str, Any]:
         """Lost, extra and whether all of it is as the row wants."""
         states, copies = self.states(), self.copies()
@@ -423,6 +431,8 @@ class Arena:
             failed.append(f"{len(strangers)} on the wire that nobody published: {sorted(strangers)[:3]}")
         if lost:
             failed.append(f"lost: {Counter(states[one] for one in lost)}")
+        if mute := [one for one, state in states.items() if state in WAITING_FOR_A_PERSON and self.says_nothing(one)]:
+            failed.append(f"{len(mute)} that wait for a person and do not say why, or what to do: {mute[:3]}")
         slow = self.recovery is not None and self.recovery_bound is not None and self.recovery > self.recovery_bound
         if slow:
             failed.append(f"recovered after {self.recovery:.1f} s, {self.recovery_bound:g} s allowed")

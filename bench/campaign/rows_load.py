@@ -49,7 +49,8 @@ def same_event(arena: Arena) -> None:
     redis = arena.redis(fsync="everysec")
     arena.house(redis.url, main=smtp(server.port))
     arena.worker()
-    command = [sys.executable, "-c", textwrap.dedent(SAME), redis.url, arena.seal_key, "125"]
+    count = int(arena.scaled(1_000, 250, "publishes by each of 8"))
+    command = [sys.executable, "-c", textwrap.dedent(SAME), redis.url, arena.seal_key, str(count)]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     callers = [subprocess.Popen(command, stdout=subprocess.PIPE, env=env) for _ in range(8)]
     assert redis.pid

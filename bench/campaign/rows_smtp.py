@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from campaign.kit import Arena, contact_form, data_change, eventually, memory, reset_link, row, smtp, somebody
-from campaign.server import OK, Gone, Peer, Server, first, slowly
+from campaign.server import OK, Gone, Peer, Server, first, pause, slowly
 from postier.schemas.events import DataChange
 from postier.schemas.events.data_change import Change
 
@@ -115,22 +115,22 @@ def silent(arena: Arena) -> None:
 
 @row("F24", "tarpit, 20 s a reply", "ends by the total deadline; slots of that account <= its cap")
 def tarpit(arena: Arena) -> None:
-    pause = arena.scaled(20, 1.5)
+    delay = arena.scaled(20, 1.5)
     bad = arena.server(
-        extensions=(), MAIL=slowly(pause, "250 ok"), RCPT=slowly(pause, "250 ok"), DATA=slowly(pause, "354 go")
+        extensions=(), MAIL=slowly(delay, "250 ok"), RCPT=slowly(delay, "250 ok"), DATA=slowly(delay, "354 go")
     )
-    good = two_accounts(arena, bad, total_deadline=2 * pause, timeout_ms=60_000)
+    good = two_accounts(arena, bad, total_deadline=2 * delay, timeout_ms=60_000)
     ids = arena.burst(6, account="bad")
     healthy_meanwhile(arena, good)
     arena.check(
         "the first conversation ends",
-        eventually(lambda: attempts(arena, ids) > 0 and len(bad.connected) > 1, 6 * pause),
+        eventually(lambda: attempts(arena, ids) > 0 and len(bad.connected) > 1, 6 * delay),
     )
     arena.check("nothing is sent", not bad.log)
-    told = eventually(lambda: causes(arena, ids), 3 * pause)
+    told = eventually(lambda: causes(arena, ids), 3 * delay)
     arena.check(f"cause too_slow ({causes(arena, ids)})", told and causes(arena, ids) == {"too_slow"})
     arena.check(f"slots <= cap ({bad.most_open})", bad.most_open <= 2)
-    ended_within(arena, bad, 2 * pause + 0.5)
+    ended_within(arena, bad, 2 * delay + 0.5)
     for verb in ("MAIL", "RCPT", "DATA"):
         bad.answers.pop(verb)
     back_to_work(arena, ids)
@@ -142,7 +142,7 @@ def drip(reply: str) -> Any:
     def answer(peer: Peer, line: str) -> None:
         for octet in reply.encode():
             peer.raw(bytes((octet,)))
-            time.sleep(1.0)
+            pause(peer, 1.0)
 
     return answer
 
@@ -156,7 +156,7 @@ def dripping(arena: Arena) -> None:
     healthy_meanwhile(arena, good)
     arena.check("it ends", eventually(lambda: causes(arena, ids), 20))
     arena.check(f"cause too_slow ({causes(arena, ids)})", causes(arena, ids) == {"too_slow"})
-    ended_within(arena, bad, 4 + 2)  # an octet may be under way when we hang up
+    ended_within(arena, bad, 4 + 1)
     bad.answers.pop("MAIL")
     back_to_work(arena, ids)
 

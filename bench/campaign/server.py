@@ -177,9 +177,17 @@ class Server:
                 self._socks.append(sock)
                 self.connected.append(time.time())
                 self.open += 1
-                self.most_open = max(self.most_open, self.open)
+                self.most_open = max(self.most_open, self._held())
                 number = len(self.connected)
             threading.Thread(target=self._play, args=(sock, number), daemon=True).start()
+
+    def _held(self) -> int:
+        """How many connections their clients hold: not those that were closed a moment ago and wait for our thread."""
+        poller = select.poll()
+        known = [sock for sock in self._socks if sock.fileno() >= 0]
+        for sock in known:
+            poller.register(sock, select.POLLRDHUP)
+        return len(known) - len(poller.poll(0))
 
     def _play(self, sock: socket.socket, number: int) -> None:
         peer = Peer(self, sock, number)
@@ -261,14 +269,19 @@ class Gate:
         return self.reply
 
 
+def pause(peer: Peer, seconds: float) -> None:
+    """Wait, unless the client leaves meanwhile."""
+    poller = select.poll()
+    poller.register(peer.sock, select.POLLRDHUP)
+    if poller.poll(seconds * 1000):
+        raise Gone
+
+
 def slowly(seconds: float, reply: str = OK) -> Answer:
     """An answer after a while."""
 
     def answer(peer: Peer, line: str) -> str:
-        poller = select.poll()
-        poller.register(peer.sock, select.POLLRDHUP)
-        if poller.poll(seconds * 1000):
-            raise Gone  # nobody waits any more
+        pause(peer, seconds)
         return reply
 
     return answer
