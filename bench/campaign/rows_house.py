@@ -8,6 +8,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
 import tarfile
 import time
 from io import BytesIO
@@ -164,6 +165,11 @@ def mixed_versions(arena: Arena) -> None:
     arena.house(arena.redis(fsync="everysec").url, main=smtp(server.port))
     older = older_tree(arena, OLDER)
     arena.notes.append(f"older: {OLDER}")
+    probe = [sys.executable, "-c", "import postier.workers.main as main; print(main.__file__)"]
+    found = subprocess.run(
+        probe, env={**os.environ, "PYTHONPATH": str(older)}, capture_output=True, text=True, check=True
+    )
+    arena.check(f"the old one is the old one ({found.stdout.strip()})", str(arena.folder) in found.stdout)
     ids = arena.burst(20)
     keys, store, sealer = arena.home.store.redis, arena.home.store, Sealer.from_text(arena.seal_key)
     for one in ids[:10]:  # a newer publisher: fields nobody here knows

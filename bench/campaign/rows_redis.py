@@ -141,7 +141,7 @@ def torn(arena: Arena) -> None:
 @row("F14", "maxmemory hit by publishers", "publish refused at 75 %; draining goes on; L 0; back without hands")
 def publishers_fill(arena: Arena) -> None:
     server = arena.server()
-    redis = arena.redis(fsync="everysec", maxmemory="14mb")
+    redis = arena.redis(fsync="everysec", maxmemory="12mb")
     arena.house(redis.url, main=smtp(server.port))
     refused = 0
     while refused < 3:

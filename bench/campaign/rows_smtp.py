@@ -323,7 +323,7 @@ def never(arena: Arena) -> None:
             look_again(arena, early)
             return not early
 
-        arena.check(f"attempt {attempt}", eventually(reached, 10))
+        arena.check(f"attempt {attempt}", eventually(reached, 25))
     pauses = {
         line["attempt"]: [
             other["next_in"] for one in ids for other in arena.status(one).history
