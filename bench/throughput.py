@@ -1,10 +1,15 @@
 """How fast and at what price events become delivered mail, beside a plain smtplib loop in the same run.
 
     python bench/throughput.py [--deliveries 10000] [--processes 1] [--threads 8] [--rounds 3] [--fsync everysec]
+                               [--waiting 0] [--delay 0] [--connections 0]
 
 Each round publishes N reset links, waits until an SMTP sink on loopback took them all, and then sends N ready-made
 mails through smtplib over one reused connection. CPU counts publisher, workers and Redis; the sink and the loop's own
-rendering are left out. Latency of publishing is measured apart, one event at a time, 100 a second.
+rendering are left out. Latency is measured apart, one event at a time, 100 a second: of publishing, and from publishing
+to the server's acceptance.
+
+`--waiting` fills the ledger first, with deliveries of an account that is paused. `--delay` is a distant server: every
+reply takes so many seconds; `--connections` is how many the account may have there.
 """
 
 from __future__ import annotations
@@ -17,6 +22,8 @@ import time
 from typing import Any
 
 from stage import TENANTS, Stage, account, peak_memory, percentile, reset_link, stage, wait_until
+
+from postier.ledger.manage import Management
 
 
 def postier_round(play: Stage, count: int) -> dict[str, float]:
@@ -50,15 +57,26 @@ def smtplib_round(play: Stage, count: int) -> dict[str, float]:
     return {"per_second": count / took, "cpu_s_per_1000": (time.process_time() - spent) / count * 1000}
 
 
-def publish_latency(play: Stage, count: int) -> list[float]:
-    """Milliseconds from calling publish to its answer, at 100 a second."""
-    times = []
+def latency(play: Stage, count: int) -> tuple[list[float], list[float]]:
+    """Milliseconds until publish answers, and until the server has the mail, at 100 events a second."""
+    answered, published = [], {}
     for number in range(count):
-        began = time.perf_counter()
-        play.client.publish(reset_link(number), tenant="school")
-        times.append((time.perf_counter() - began) * 1000)
-        time.sleep(max(0.0, 0.01 - times[-1] / 1000))
-    return times
+        at, began = time.time(), time.perf_counter()
+        answer = play.client.publish(reset_link(number), tenant="school")
+        answered.append((time.perf_counter() - began) * 1000)
+        published[answer.deliveries[0]] = at
+        time.sleep(max(0.0, 0.01 - answered[-1] / 1000))
+    wait_until(lambda: play.client.status(next(reversed(published))).state == "sent", 30, "the last one")  # type: ignore[union-attr]
+    came = {message_id.strip("<>").split("@")[0]: at for at, _, message_id in play.sink.log()}
+    return answered, [(came[one] - at) * 1000 for one, at in published.items()]
+
+
+def fill(play: Stage, count: int) -> None:
+    """Deliveries that wait for an account that is paused."""
+    Management(play.client._store, who="bench").pause("asleep")
+    for start in range(0, count, 200):
+        events = [reset_link(start + number) for number in range(min(200, count - start))]
+        play.client.publish_many(events, tenant="school", account="asleep")
 
 
 def main() -> None:
@@ -68,19 +86,25 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--fsync", choices=["always", "everysec", "no"], default="everysec")
+    parser.add_argument("--waiting", type=int, default=0)
+    parser.add_argument("--delay", type=float, default=0.0)
+    parser.add_argument("--connections", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    accounts = 'default_account = "main"\n' + account("main") + TENANTS
-    with stage(accounts, processes=options.processes, threads=options.threads, fsync=options.fsync) as play:
+    limits = f"max_connections = {options.connections}" if options.connections else ""
+    accounts = 'default_account = "main"\n' + account("main", limits=limits) + account("asleep") + TENANTS
+    settings: dict[str, Any] = {"processes": options.processes, "threads": options.threads, "fsync": options.fsync}
+    with stage(accounts, **settings, delay=options.delay, maxmemory="8gb") as play:
         ours, theirs = [], []
+        if options.waiting:
+            fill(play, options.waiting)
         postier_round(play, 500)
         for number in range(options.rounds):
             ours.append(postier_round(play, options.deliveries))
-            theirs.append(smtplib_round(play, options.deliveries))
+            theirs.append(smtplib_round(play, options.deliveries if not options.delay else 20))
             if not options.json:
                 print(f"round {number + 1}: {_short(ours[-1])} | smtplib {_short(theirs[-1])}", flush=True)
-        latency = publish_latency(play, 500)
-        wait_until(lambda: play.client.status("-") is None, 5, "Redis")
+        answered, accepted = latency(play, 500)
         memory = {f"worker_{i}": round(peak_memory(worker.pid), 1) for i, worker in enumerate(play.workers)}
     median = {key: round(statistics.median(row[key] for row in ours), 3) for key in ours[0]}
     loop = {key: round(statistics.median(row[key] for row in theirs), 3) for key in theirs[0]}
@@ -88,6 +112,8 @@ def main() -> None:
         "deliveries": options.deliveries,
         "rounds": options.rounds,
         "fsync": options.fsync,
+        "waiting": options.waiting,
+        "delay": options.delay,
         "postier": median,
         "spread_cpu_s_per_1000": [
             round(min(r["cpu_s_per_1000"] for r in ours), 3),
@@ -95,10 +121,15 @@ def main() -> None:
         ],
         "smtplib_loop": loop,
         "cpu_ratio_to_smtplib": round(median["cpu_s_per_1000"] / loop["cpu_s_per_1000"], 2),
-        "publish_ms": {"p50": round(percentile(latency, 0.5), 2), "p99": round(percentile(latency, 0.99), 2)},
+        "publish_ms": _percentiles(answered),
+        "publish_to_accepted_ms": _percentiles(accepted),
         "peak_memory_mb": memory,
     }
     print(json.dumps(result) if options.json else json.dumps(result, indent=2))
+
+
+def _percentiles(times: list[float]) -> dict[str, float]:
+    return {f"p{share * 100:.0f}": round(percentile(times, share), 2) for share in (0.5, 0.99)}
 
 
 def _short(row: dict[str, float]) -> str:

@@ -24,6 +24,9 @@ def doctor(
     repair: Annotated[
         bool, typer.Option("--repair", help="Compare them and mend the indexes, in small steps.")
     ] = False,
+    health: Annotated[
+        bool, typer.Option("--health", help="Only what a worker cannot be without: settings, seal keys and Redis.")
+    ] = False,
     accept_dataset: Annotated[
         bool,
         typer.Option("--accept-dataset", help="Let workers go on with a ledger that was flushed or restored."),
@@ -45,7 +48,7 @@ def doctor(
         _accept(json_output)
         return
     findings = []
-    for finding in examine(thorough=indexes, mend=repair):
+    for finding in examine(health=health, thorough=indexes, mend=repair):
         findings.append(finding)
         if not json_output:
             say(f"{finding.result:<5} {finding.name:<11} {safe(finding.words)}")

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
 
+from postier.console.doctor_accounts import examine_file, examine_stored, readable_file
+from postier.console.doctor_finding import Finding
 from postier.console.doctor_ledger import examine_ledger
 from postier.console.ledger_access import demo_hint, redis_address
 from postier.ledger.dataset import why_stopped
 from postier.ledger.health import ServerFacts, last_claim, server_facts
 from postier.ledger.queries import Queries
 from postier.ledger.store import Store
-from postier.schemas.account import Registry
 from postier.schemas.errors import ConfigurationError, LedgerUnavailable
 from postier.settings.config import Settings, load_settings
 from postier.workers.preflight import ALLOW_VOLATILE, durability_of, refusal_of
-from postier.workers.route import build_driver, doors_of
-
-Level = Literal["ok", "warn", "fail"]
 
 # Beyond this a link may be refused or sent by the wrong clock: times are judged here, leases by Redis.
 _SKEW_WARN, _SKEW_FAIL = 2.0, 30.0
@@ -29,18 +25,11 @@ _FULL = 0.95
 _BUSY = 0.75  # share of maxmemory at which publish answers busy
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One check: its result, what was found, and one sentence of what to do."""
+def examine(*, health: bool = False, thorough: bool = False, mend: bool = False) -> Iterator[Finding]:
+    """Check everything, from the settings outward; `thorough` and `mend` are about the ledger's indexes.
 
-    name: str
-    result: Level
-    words: str
-    advice: str = ""
-
-
-def examine(*, thorough: bool = False, mend: bool = False) -> Iterator[Finding]:
-    """Check everything, from the settings outward; `thorough` and `mend` are about the ledger's indexes."""
+    `health` leaves out what a restart of the process that asks would not mend: accounts, memory, other workers.
+    """
     try:
         settings = load_settings()
     except ConfigurationError as error:
@@ -48,12 +37,18 @@ def examine(*, thorough: bool = False, mend: bool = False) -> Iterator[Finding]:
         return
     yield Finding("settings", "ok", f"namespace {settings.namespace}, data in {settings.data_dir}")
     yield _seal_keys(settings)
-    yield from _accounts(settings)
+    yield from readable_file(settings) if health else examine_file(settings)
     store = Store(settings.redis_url, namespace=settings.namespace, timeout=settings.redis_timeout)
     try:
-        yield from _redis(store)
+        facts = server_facts(store)
+        yield _redis(store, facts)
+        if health:
+            return
+        yield _durability(facts)
+        yield _memory(facts)
         yield from _data_set(store)
         yield _clock(store)
+        yield from examine_stored(store, settings)
         yield _standing(store)
         yield _workers(store)
         yield from examine_ledger(store, thorough=thorough, mend=mend)
@@ -72,47 +67,14 @@ def _seal_keys(settings: Settings) -> Finding:
     return Finding("seal keys", "ok", "payloads are sealed at rest")
 
 
-def _accounts(settings: Settings) -> Iterator[Finding]:
-    if settings.accounts_file is None:
-        yield Finding("accounts", "warn", "no accounts file", "Set POSTIER_ACCOUNTS_FILE to a TOML file.")
-        return
-    try:
-        registry = settings.registry()
-    except ConfigurationError as error:
-        yield Finding("accounts", "fail", str(error), "Mend the accounts file.")
-        return
-    if not registry.accounts or not registry.tenants:
-        missing = "account" if not registry.accounts else "tenant"
-        yield Finding("accounts", "warn", f"the accounts file has no {missing}", "Nothing can be published yet.")
-        return
-    wrong = list(_wrong_options(registry, settings))
-    yield from wrong
-    if not wrong:
-        words = f"{len(registry.accounts)} accounts, {len(registry.tenants)} tenants; options are valid"
-        yield Finding("accounts", "ok", words, "")
-
-
-def _wrong_options(registry: Registry, settings: Settings) -> Iterator[Finding]:
-    for account in registry.accounts.values():
-        try:
-            doors = doors_of(account, trusted=True, egress_allow=settings.egress())
-            build_driver(account, doors=doors).close()
-        except ConfigurationError as error:
-            yield Finding("accounts", "fail", str(error), f"Mend it, then `postier accounts check {account.name}`.")
-
-
-def _redis(store: Store) -> Iterator[Finding]:
-    facts = server_facts(store)
+def _redis(store: Store, facts: ServerFacts) -> Finding:
     words = f"{facts.name} {facts.version} answers at {redis_address(store.url)}"
     refused = refusal_of(facts)
     if refused is not None:
-        yield Finding("redis", "fail", f"{words}. {refused}", "Workers do not start on it.")
-    elif facts.policy is None:
-        yield Finding("redis", "warn", f"{words}, but does not tell its maxmemory-policy", "It must be noeviction.")
-    else:
-        yield Finding("redis", "ok", f"{words}, nothing is evicted")
-    yield _durability(facts)
-    yield _memory(facts)
+        return Finding("redis", "fail", f"{words}. {refused}", "Workers do not start on it.")
+    if facts.policy is None:
+        return Finding("redis", "warn", f"{words}, but does not tell its maxmemory-policy", "It must be noeviction.")
+    return Finding("redis", "ok", f"{words}, nothing is evicted")
 
 
 def _durability(facts: ServerFacts) -> Finding:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from postier.console.doctor_finding import Finding
 from postier.console.output import safe
 from postier.ledger.groups import WAITING_FOR_A_PERSON, Groups
 from postier.ledger.queries import Queries
@@ -14,16 +14,11 @@ from postier.ledger.store import Store
 from postier.ledger.watch import workers
 from postier.schemas.events import KINDS
 
-if TYPE_CHECKING:
-    from postier.console.doctor_checks import Finding
-
 _UNREADABLE = ("unknown_kind", "unknown_version", "undecodable")
 
 
 def examine_ledger(store: Store, *, thorough: bool, mend: bool) -> Iterator[Finding]:
     """Workers, versions, indexes; `thorough` compares every record with its indexes, `mend` puts them right too."""
-    from postier.console.doctor_checks import Finding
-
     seen = workers(store, store.now() / 1e6)
     if seen:
         words = ", ".join(
@@ -36,8 +31,6 @@ def examine_ledger(store: Store, *, thorough: bool, mend: bool) -> Iterator[Find
 
 
 def _versions(store: Store) -> Finding:
-    from postier.console.doctor_checks import Finding
-
     unread = [one for one in Groups(store).find(Filters()) if one.cause in _UNREADABLE]
     if unread:
         words = ", ".join(f"{one.count} {safe(one.kind)}: {one.cause}" for one in unread[:5])
@@ -48,8 +41,6 @@ def _versions(store: Store) -> Finding:
 
 
 def _sizes(store: Store) -> Finding:
-    from postier.console.doctor_checks import Finding
-
     counts = Queries(store).counts()
     waiting = sum(counts[state] for state in WAITING_FOR_A_PERSON)
     grouped = sum(one.count for one in Groups(store).find(Filters()))
@@ -65,8 +56,6 @@ def _waiting_again(store: Store) -> int:
 
 
 def _indexes(store: Store, *, mend: bool) -> Finding:
-    from postier.console.doctor_checks import Finding
-
     found = Indexes(store).examine(mend=mend)
     if not found.wrong:
         return Finding("indexes", "ok", f"{found.looked} records and entries agree")

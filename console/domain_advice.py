@@ -18,18 +18,39 @@ import idna
 from postier.drivers.presets import preset as known_preset
 from postier.schemas.errors import ConfigurationError
 
-# By the preset's host: what its vendor asks customers to include, and the DKIM selectors it gives them.
-# support.google.com/a/answer/10684623, learn.microsoft.com "set up SPF", docs.aws.amazon.com/ses "custom MAIL FROM",
-# twilio.com/docs/sendgrid "SPF records", documentation.mailgun.com, dev.mailjet.com (seen November 2026)
-_VENDORS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "gmail.com": ("_spf.google.com", ("google",)),
-    "office365.com": ("spf.protection.outlook.com", ("selector1", "selector2")),
-    "amazonaws.com": ("amazonses.com", ()),
-    "sendgrid.net": ("sendgrid.net", ("s1", "s2")),
-    "mailgun.org": ("mailgun.org", ("mg", "k1", "pic", "smtp", "mailo")),
-    "mailjet.com": ("spf.mailjet.com", ("mailjet",)),
+
+@dataclass(frozen=True, slots=True)
+class _Vendor:
+    """What a provider documents: the host to include, the DKIM selectors it hands out, and whether its return path is
+    another domain than the sender's, so that the sender's SPF record is never asked.
+    """
+
+    include: str = ""
+    selectors: tuple[str, ...] = ()
+    own_return_path: bool = False
+
+
+# By the preset's host. Read in November 2026; what a vendor shows only to its customer, per domain, is left out.
+_VENDORS: dict[str, _Vendor] = {
+    # support.google.com/a/answer/33786 (SPF) and 174124: the prefix is "google" unless another one is entered
+    "gmail.com": _Vendor("_spf.google.com", ("google",)),
+    # learn.microsoft.com/defender-office-365/email-authentication-spf-configure and -dkim-configure
+    "office365.com": _Vendor("spf.protection.outlook.com", ("selector1", "selector2")),
+    # docs.aws.amazon.com/ses/latest/dg/send-email-authentication-spf.html: MAIL FROM is amazonses.com, or a subdomain
+    # with a record of its own; the names of DKIM tokens are random (API reference, VerifyDomainDkim)
+    "amazonaws.com": _Vendor(own_return_path=True),
+    # twilio.com/docs/sendgrid/api-reference/domain-authentication: a subdomain for the return path, CNAMEs for DKIM;
+    # that these are s1 and s2 is what domains publish
+    "sendgrid.net": _Vendor(selectors=("s1", "s2"), own_return_path=True),
+    # documentation.mailgun.com/docs/mailgun/user-manual/domains/domains-verify, and api-key-mgmt/mg_security (Automatic
+    # Sender Security); older keys have a selector that only the control panel tells
+    "mailgun.org": _Vendor("mailgun.org", ("pdk1", "pdk2")),
+    # documentation.mailjet.com/hc/en-us/articles/360049641733; the selector is what domains publish
+    "mailjet.com": _Vendor("spf.mailjet.com", ("mailjet",)),
+    # scaleway.com/en/docs/transactional-email/how-to/add-spf-dkim-records-to-your-domain (no selector)
+    "tem.scw.cloud": _Vendor("_spf.tem.scaleway.com"),
 }
-_USUAL_SELECTORS = ("default", "dkim", "mail", "google", "selector1", "selector2", "s1", "s2", "k1")
+_USUAL_SELECTORS = ("default", "dkim", "mail", "google", "selector1", "selector2", "s1", "s2", "k1")  # guesses
 _LOOKUPS = 10  # RFC 7208 section 4.6.4
 _DOMAIN = re.compile(r"(?=.{1,253}\Z)(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]\Z")
 _SELECTOR = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?\Z")
@@ -59,15 +80,15 @@ def examine(
 ) -> list[Finding]:
     """Look at the domain. `nameserver` is `address[:port]`, else the system's. Raises ConfigurationError."""
     domain = _plain(domain)
-    wanted, offered = _of_vendor(preset)
+    vendor = _of_vendor(preset)
     for selector in selectors:
         if not _SELECTOR.match(selector):
             raise ConfigurationError(f"--selector {selector}: a selector is one or more labels of letters and digits")
     zone = _Zone(nameserver)
     try:
         return [
-            *_spf(zone, domain, tuple(includes), wanted),
-            _dkim(zone, domain, tuple(selectors) or tuple(dict.fromkeys((*offered, *_USUAL_SELECTORS)))),
+            *_spf(zone, domain, tuple(includes), vendor),
+            _dkim(zone, domain, tuple(selectors) or tuple(dict.fromkeys((*vendor.selectors, *_USUAL_SELECTORS)))),
             _dmarc(zone, domain),
         ]
     except dns.exception.DNSException as error:
@@ -106,16 +127,22 @@ def _plain(domain: str) -> str:
     return name
 
 
-def _of_vendor(preset: str | None) -> tuple[str, tuple[str, ...]]:
-    if preset is None:
-        return "", ()
-    host = known_preset(preset).host
-    return next((found for suffix, found in _VENDORS.items() if host.endswith(suffix)), ("", ()))
+def _of_vendor(preset: str | None) -> _Vendor:
+    host = known_preset(preset).host if preset is not None else ""
+    return next((found for suffix, found in _VENDORS.items() if host.endswith(suffix)), _Vendor())
 
 
-def _spf(zone: _Zone, domain: str, includes: tuple[str, ...], wanted: str) -> Iterator[Finding]:
+def _spf(zone: _Zone, domain: str, includes: tuple[str, ...], vendor: _Vendor) -> Iterator[Finding]:
+    wanted = vendor.include
     records = [text for text in zone.texts(domain) if re.match(r"v=spf1(?: |\Z)", text, re.IGNORECASE)]
     named = " ".join(f"include:{host}" for host in (*includes, wanted) if host)
+    if not records and vendor.own_return_path and not includes:
+        advice = (
+            "Receivers ask the provider's own return path, so DKIM has to pass; "
+            f'if nothing else sends in its name, publish TXT {domain} "v=spf1 -all".'
+        )
+        yield Finding("spf", "warn", "there is no SPF record", advice)
+        return
     if not records:
         yield Finding("spf", "fail", "there is no SPF record", f'Publish TXT {domain} "v=spf1 {named or "mx"} ~all".')
         return

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
@@ -130,6 +131,10 @@ class Driver(Generic[OptionsT]):
     def check(self, *, test_recipient: str | None = None) -> Iterator[CheckStep]:
         """Try the account step by step without any cache; stops after the first failed step."""
         raise NotImplementedError
+
+    def warnings(self, today: date | None = None) -> list[str]:
+        """Sentences for a person about what will stop working within 30 days of `today`, or has. Asks nobody."""
+        return []
 
     def close(self) -> None:
         """Give back what the driver holds (connections). Calling twice is safe."""

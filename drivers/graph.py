@@ -7,16 +7,15 @@ travel as Bcc, which Exchange takes off. The whole request may have 4 MB.
 from __future__ import annotations
 
 import base64
-import re
 import ssl
 import uuid
 from collections.abc import Callable
-from email.utils import getaddresses
 from urllib.parse import quote
 
 from postier.drivers.base import TokenSource
 from postier.drivers.https_wire import Answer, Limits, NoAnswer, NotSent, Resolve, exchange
 from postier.drivers.microsoft_errors import graph_refusal
+from postier.drivers.mime_recipients import without_strangers
 from postier.schemas.email import Email
 from postier.schemas.errors import AccountError, EmailRefused, OutcomeUnknown, Unreachable
 from postier.schemas.receipt import Receipt
@@ -25,7 +24,6 @@ LARGEST_REQUEST = 4 * 1024 * 1024  # octets, after base64
 
 _ANSWER_OCTETS = 65_536
 _ACCEPTED = 202
-_FIELD = re.compile(rb"[!-9;-~]+:(?:[^\r\n]|\r\n[ \t])*(?:\r\n|\Z)")
 _IDS = uuid.UUID("5b0cf3b4-8f0c-5a0e-9a6f-1d3f6f6c2f10")
 
 
@@ -120,33 +118,10 @@ def request_body(email: Email) -> bytes:
 
 
 def addressed(email: Email) -> bytes:
-    """The MIME with exactly the envelope's recipients in it: who is not shown becomes Bcc.
-
-    A To or Cc that names somebody who is no recipient (a packet's says the sender) would make Graph write to them.
-    """
-    head, gap, body = email.mime.partition(b"\r\n\r\n")
-    wanted = {address.lower() for address in email.recipients}
-    shown: set[str] = set()
-    kept: list[bytes] = []
-    for line in _FIELD.findall(head):
-        name = line.partition(b":")[0].lower()
-        if name in (b"to", b"cc", b"bcc"):
-            names = _addresses(line)
-            if name == b"bcc" or not names or not names <= wanted:
-                continue
-            shown |= names
-        kept.append(line if line.endswith(b"\r\n") else line + b"\r\n")
-    if not shown:
-        kept.append(b"To: undisclosed-recipients:;\r\n")
-    hidden = [address for address in email.recipients if address.lower() not in shown]
-    if hidden:
-        kept.append(("Bcc: " + ",\r\n ".join(hidden) + "\r\n").encode())
-    return b"".join(kept) + b"\r\n" + body if gap else b"".join(kept) + b"\r\n"
-
-
-def _addresses(line: bytes) -> set[str]:
-    value = line.partition(b":")[2].decode("utf-8", "replace").replace("\r\n", "")
-    return {address.lower() for _, address in getaddresses([value]) if address}
+    """The MIME with exactly the envelope's recipients in it: who is not shown becomes Bcc."""
+    head, body, hidden = without_strangers(email)
+    bcc = ("Bcc: " + ",\r\n ".join(hidden) + "\r\n").encode() if hidden else b""
+    return head + bcc + b"\r\n" + body
 
 
 def _plain(value: str | None) -> str | None:

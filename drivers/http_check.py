@@ -4,23 +4,43 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import format_datetime, make_msgid
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
 
 from postier.drivers.base import CheckStep
-from postier.drivers.http_wire import Stream
+from postier.drivers.http_wire import Dialler, Stream
 from postier.drivers.replies import advice, classify
 from postier.schemas.email import Email, Mailbox
 from postier.schemas.errors import ConfigurationError, DeliveryError, SenderRefused
+from postier.schemas.receipt import Receipt
 
-if TYPE_CHECKING:
-    from postier.drivers.http_api import ApiDriver
-
-Step = Literal["resolve", "connect", "tls", "login", "test_mail"]
+Step = Literal["resolve", "connect", "tls", "login", "sender", "test_mail"]
 Work = Callable[[], tuple[str, Mapping[str, str]]]
+Advise = Callable[[Step, DeliveryError | ConfigurationError], str]
+
+
+class Tried(Protocol):
+    """A driver over HTTP, as far as a check needs it; `base` is its URL."""
+
+    base: str
+    dialler: Dialler
+    sender: Mailbox
+
+    def tls_context(self) -> ssl.SSLContext:
+        """What its connections are verified with."""
+
+    def probe(self) -> Mapping[str, str]:
+        """Ask something harmless that needs the login."""
+
+    def send(self, email: Email) -> Receipt:
+        """One mail, one attempt."""
+
+    def close(self) -> None:
+        """Give back what it holds."""
+
 
 _ADVICE: dict[str, str] = {
     "resolve": "Check base_url and the name server; hosts of one's own must be named in allow_hosts.",
@@ -31,19 +51,28 @@ _ADVICE: dict[str, str] = {
 }
 
 
-def check_steps(driver: ApiDriver[Any], *, test_recipient: str | None) -> Iterator[CheckStep]:
-    """Yield each step as it ends; the first failed one is the last. Closes `driver`, which must be nobody else's."""
+def check_steps(
+    driver: Tried,
+    *,
+    test_recipient: str | None,
+    more: Sequence[tuple[Step, Work]] = (),
+    advise: Advise | None = None,
+) -> Iterator[CheckStep]:
+    """Yield each step as it ends; the first failed one is the last. Closes `driver`, which must be nobody else's.
+
+    `more` are a driver's own steps after the login, `advise` its sentences for a failed step.
+    """
     check = _Check(driver)
     steps: list[tuple[Step, Work]] = [("resolve", check.resolve), ("connect", check.connect)]
     if urlsplit(driver.base).scheme == "https":
         steps.append(("tls", check.encrypt))
-    steps.append(("login", check.log_in))
+    steps += [("login", check.log_in), *more]
     if test_recipient is not None:
         recipient = test_recipient
         steps.append(("test_mail", lambda: check.send_test(recipient)))
     try:
         for name, work in steps:
-            told = _step(name, work)
+            told = _step(name, work, advise or _advice)
             yield told
             if not told.ok:
                 return
@@ -52,17 +81,17 @@ def check_steps(driver: ApiDriver[Any], *, test_recipient: str | None) -> Iterat
         driver.close()
 
 
-def _step(name: Step, work: Work) -> CheckStep:
+def _step(name: Step, work: Work, advise: Advise) -> CheckStep:
     began = time.monotonic()
     try:
         words, details = work()
     except (DeliveryError, ConfigurationError) as error:
-        return CheckStep(name, False, time.monotonic() - began, _words(error), _advice(name, error))
+        return CheckStep(name, False, time.monotonic() - began, _words(error), advise(name, error))
     return CheckStep(name, True, time.monotonic() - began, words, details=dict(details))
 
 
 class _Check:
-    def __init__(self, driver: ApiDriver[Any]) -> None:
+    def __init__(self, driver: Tried) -> None:
         self.driver = driver
         parts = urlsplit(driver.base)
         self.host = parts.hostname or ""

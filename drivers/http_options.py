@@ -22,6 +22,27 @@ def _one_word(value: SecretStr) -> SecretStr:
 Key = Annotated[SecretStr, AfterValidator(_one_word)]
 
 
+def plain_url(value: str) -> str:
+    """The URL without a slash at its end. Raises ValueError unless it is http or https, a host and perhaps a path."""
+    try:
+        parts = urlsplit(value)
+        usable = bool(parts.hostname) and parts.port != 0 and value.isascii() and value.isprintable()
+    except ValueError:
+        usable = False
+    if not usable or " " in value or parts.scheme not in ("https", "http"):
+        raise ValueError("must look like https://host or https://host:port/path")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ValueError("must have no user, query or fragment")
+    return value.rstrip("/")
+
+
+def stays_at_home(url: str, allow_hosts: tuple[str, ...]) -> bool:
+    """Whether the URL is https, or http to a loopback host that `allow_hosts` names."""
+    parts = urlsplit(url)
+    named = {entry.strip("[]").removesuffix(f":{parts.port}").strip("[]") for entry in allow_hosts}
+    return parts.scheme != "http" or (parts.hostname in _LOOPBACK and parts.hostname in named)
+
+
 class ApiOptions(DriverOptions):
     """How to reach an HTTP API.
 
@@ -40,23 +61,10 @@ class ApiOptions(DriverOptions):
     @field_validator("base_url")
     @classmethod
     def _base_url_is_an_address_alone(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        try:
-            parts = urlsplit(value)
-            usable = bool(parts.hostname) and parts.port != 0 and value.isascii() and value.isprintable()
-        except ValueError:
-            usable = False
-        if not usable or " " in value or parts.scheme not in ("https", "http"):
-            raise ValueError("must look like https://host or https://host:port/path")
-        if parts.username is not None or parts.query or parts.fragment:
-            raise ValueError("must have no user, query or fragment")
-        return value.rstrip("/")
+        return None if value is None else plain_url(value)
 
     @model_validator(mode="after")
     def _clear_text_stays_at_home(self) -> ApiOptions:
-        parts = urlsplit(self.base_url or "")
-        named = {entry.strip("[]").removesuffix(f":{parts.port}").strip("[]") for entry in self.allow_hosts}
-        if parts.scheme == "http" and not (parts.hostname in _LOOPBACK and parts.hostname in named):
+        if not stays_at_home(self.base_url or "", self.allow_hosts):
             raise ValueError("base_url: must be https (http only to a loopback host that allow_hosts names)")
         return self

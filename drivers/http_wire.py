@@ -30,11 +30,15 @@ class Call:
     """One request in progress: when it must end and how far it came.
 
     `begun` once the first octet of the request was about to leave, `broken` when a write failed, so that the server
-    cannot have the whole request. `octets` counts what the kernel took.
+    cannot have the whole request. `octets` counts what the kernel took. With `answer_seconds` the answer has a time of
+    its own, from the request's last octet on.
     """
 
-    def __init__(self, deadline: float, handing_over: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, deadline: float, handing_over: Callable[[], None] | None = None, *, answer_seconds: float | None = None
+    ) -> None:
         self.deadline = deadline
+        self._answer_seconds = answer_seconds
         self.begun = False
         self.broken = False
         self.octets = 0
@@ -46,6 +50,12 @@ class Call:
             if self._handing_over is not None:
                 self._handing_over()
             self.begun = True
+
+    def await_answer(self, now: float) -> None:
+        """The request has left as far as it can: what is waited for now is the answer."""
+        if self._answer_seconds is not None and not self.broken:
+            self.deadline = now + self._answer_seconds
+        self._answer_seconds = None
 
 
 class Calls(threading.local):
@@ -103,6 +113,8 @@ class Stream(httpcore2.NetworkStream):
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Raises ReadTimeout at the call's deadline, ReadError when the connection broke."""
+        if self._calls.current is not None:
+            self._calls.current.await_answer(self._clock())
         try:
             self.sock.settimeout(self._left(timeout))
             return self.sock.recv(max_bytes)

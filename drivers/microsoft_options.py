@@ -142,10 +142,10 @@ class MicrosoftOptions(DriverOptions):
             if value
         ]
         if len(given) != 1:
-            stated = " and ".join(given) or "none"
-            raise ValueError(
-                f"exactly one of client_secret, private_key, managed_identity, delegated is needed; given: {stated}"
-            )
+            ways = "exactly one of client_secret, private_key, managed_identity and delegated"
+            if given:
+                raise ValueError(f"{given[0]}: does not go with {' and '.join(given[1:])}: give {ways}")
+            raise ValueError(f"client_secret: missing: give {ways}")
         if self.client_id is None and not self.managed_identity:
             raise ValueError("client_id: missing: the application's (client) id")
         if self.private_key and not (self.certificate or self.thumbprint):

@@ -24,6 +24,11 @@ REGION = re.compile(r"[a-z]{2}(-[a-z]+){1,3}-\d{1,2}")
 
 # How the user name follows from the rest, where the vendor says so (SendGrid, Postmark: source_url of their rows).
 _FIXED_USERNAMES = {"smtp.sendgrid.net": "apikey"}
+_PASSWORDS = {
+    "app_password": "an app password made at the provider, not the account's own",
+    "smtp_credentials": "the SMTP password, not the AWS secret key",
+    "password": "the one that belongs to the user name",
+}
 _PASSWORD_IS_USERNAME = frozenset({"smtp.postmarkapp.com"})
 
 
@@ -63,6 +68,13 @@ class Preset:
     def password_is_username(self) -> bool:
         """The secret serves as the user name too."""
         return self.host in _PASSWORD_IS_USERNAME
+
+    @property
+    def password_hint(self) -> str:
+        """Which of a person's secrets is meant."""
+        if "password" in self.username_hint:
+            return self.username_hint.partition("password = ")[2] or self.username_hint
+        return next((_PASSWORDS[kind] for kind in self.auth_kinds if kind in _PASSWORDS), _PASSWORDS["password"])
 
     @property
     def may_skip_login(self) -> bool:

@@ -75,6 +75,8 @@ class ProviderOptions(DriverOptions):
         chosen = preset(self.preset)
         if chosen.needs_region and not (self.region or self.host):
             raise ValueError(f"region: {self.preset} needs one, for example eu-west-1")
+        if self.auth != "none" and chosen.password_is_username and not (self.username or self.password):
+            raise ValueError(f"password: {self.preset} needs one: {chosen.password_hint}")
         if self.auth != "none" and not chosen.may_skip_login and self._username(chosen) is None:
             raise ValueError(f"username: {self.preset} needs one: {chosen.username_hint}")
         self.smtp_options()
@@ -93,7 +95,7 @@ class ProviderOptions(DriverOptions):
             "host": chosen.host.replace("{region}", self.region or ""),
             "port": chosen.port,
             "security": chosen.security,
-            "auth": chosen.auth(has_tokens=has_tokens) if username else "none",
+            "auth": chosen.auth(has_tokens=has_tokens) if username or self.password else "none",
         }
         if username:
             known["username"] = username
@@ -129,6 +131,8 @@ class ProviderDriver(Driver[ProviderOptions]):
             raise ConfigurationError(
                 f"preset: {options.preset} takes OAuth2 alone: use the driver microsoft, which fetches its tokens"
             )
+        if smtp.logs_in and options.password is None and self.ports.tokens is None:
+            raise ConfigurationError(f"password: {options.preset} needs one: {preset(options.preset).password_hint}")
         self._smtp = SmtpDriver(smtp, sender=sender, ports=self.ports)
 
     def send(self, email: Email) -> Receipt:

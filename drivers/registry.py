@@ -19,6 +19,8 @@ BUILT_IN: dict[str, str] = {
     "smtp": "postier.drivers.smtp:SmtpDriver",
     "provider": "postier.drivers.provider:ProviderDriver",
     "microsoft": "postier.drivers.microsoft:MicrosoftDriver",
+    "exchange": "postier.drivers.exchange:ExchangeDriver",
+    "outlook": "postier.drivers.outlook:OutlookDriver",
     "google": "postier.drivers.google:GoogleDriver",
     "branded": "postier.drivers.branded:BrandedDriver",
     "brevo": "postier.drivers.brevo:BrevoDriver",

@@ -5,7 +5,8 @@ no code changes (suppression, our own rate or quota, login); the SMTP stage; enh
 of the text; the enhanced code's subject; the reply code.
 
 The first digit of the reply code wins over an enhanced code that disagrees (RFC 5321 section 4.2). Doubt never falls on
-the recipient: an unclear permanent refusal is `config` or `permanent_content`.
+the recipient: an unclear permanent refusal is `config` or `permanent_content`, and so is one that speaks of something
+of ours, unless it names a person or a mailbox and what is wrong with it.
 
 Sources: RFC 3207, 3463, 4954, 5321, 6531, 7504, 7505; IANA registry of SMTP enhanced status codes; the error pages of
 Microsoft, Google, Amazon SES, SendGrid and Mailgun.
@@ -128,12 +129,15 @@ def _http(reply: _Reply) -> ReplyClass:
     return _HTTP.get(code) or _by_words(reply) or (CONFIG if code >= 600 else CONTENT)
 
 
+_LESS_OF_US = (account.OWN_RATE, account.REPUTATION_RATE, account.TOO_MANY_RECIPIENTS)
+
+
 def _temporary(reply: _Reply) -> ReplyClass:
     if reply.status == (7, 12):  # RFC 4954: a password transition is needed
         return AUTH
     if account.GREYLISTED.search(reply.text):
         return RETRY
-    if account.OWN_RATE.search(reply.text) or account.REPUTATION_RATE.search(reply.text):
+    if any(rule.search(reply.text) for rule in _LESS_OF_US):
         return THROTTLE
     subject, detail = reply.status or (0, 0)
     # Too many recipients, and Microsoft's 4.7.500 to 4.7.699 "server busy", which is about us.
@@ -175,7 +179,9 @@ def _own_session(reply: _Reply) -> ReplyClass | None:
         return CONFIG
     if status in _INSIDERS_ONLY or email.INSIDERS_ONLY.search(text):
         return None if reply.stage == "mail" else RECIPIENT
-    if reply.code in (530, 534, 535) or status in _LOGIN or account.LOGIN.search(text):
+    if status in _LOGIN or account.LOGIN.search(text):
+        return AUTH
+    if reply.code in (530, 534, 535) and not (account.SENDER_DNS.search(text) or email.TOO_BIG.search(text)):
         return AUTH
     return None
 
@@ -188,19 +194,23 @@ def _at_mail(reply: _Reply) -> ReplyClass:
 
 
 def _at_email(reply: _Reply) -> ReplyClass:
-    if reply.code == 503 or (reply.code in _SYNTAX_CODES and account.PROTOCOL.search(reply.text)):
+    if reply.code in (503, 517, 518):  # Courier writes X.1.7 and X.1.8, the sender's address, as 517 and 518
         return CONFIG
-    answer = _by_precise_status(reply.status) or _by_words(reply) or _by_subject(reply)
+    if reply.code in _SYNTAX_CODES and account.PROTOCOL.search(reply.text):
+        return CONFIG
+    precise = _by_precise_status(reply.status)
+    answer = (_blame(reply) if precise is RECIPIENT else precise) or _by_words(reply) or _by_subject(reply)
     if answer is not None:
         return answer
-    if reply.stage == "rcpt" or reply.code in (521, 525, 551, 556):  # RFC 7504 for 521 and 556
-        return RECIPIENT
+    if reply.stage == "rcpt" or reply.code == 556:  # RFC 7504: a domain that takes no mail
+        return _blame(reply)
     return CONTENT if reply.stage in ("data", "body") or reply.code in (552, 554) else CONFIG
 
 
 _SYNTAX_CODES = frozenset({500, 502, 504, 555})
-_INSIDERS_ONLY = frozenset({(7, 12), (7, 13), (7, 124), (7, 129), (7, 133), (7, 134), (7, 135), (7, 136)})
+_INSIDERS_ONLY = frozenset({(7, 12), (7, 124), (7, 129), (7, 133), (7, 134), (7, 135), (7, 136)})
 _LOGIN = frozenset({(7, 8), (7, 57), (7, 139)})
+_ADDRESS_OR_MAILBOX = frozenset({(1, 1), (1, 3), (1, 4), (1, 6), (1, 9), (2, 1), (2, 2), (2, 4), (3, 2), (7, 13)})
 _PRECISE = {
     (1, 7): CONFIG, (1, 8): CONFIG, (2, 252): CONFIG, (7, 60): CONFIG, (7, 64): CONFIG,
     (2, 121): THROTTLE, (2, 122): THROTTLE, (4, 5): THROTTLE, (7, 38): THROTTLE, (7, 508): THROTTLE, (7, 705): THROTTLE,
@@ -240,8 +250,15 @@ _WORDS = (
 def _by_words(reply: _Reply) -> ReplyClass | None:
     for rule, answer in _WORDS:
         if rule.search(reply.linked if answer is CONFIG else reply.text):
-            return answer
+            return _blame(reply) if rule is email.GONE else answer
     return None
+
+
+def _blame(reply: _Reply) -> ReplyClass:
+    """The recipient, unless the reply speaks of something of ours and names nobody: that mistake costs an address."""
+    if account.POINTS_AT_US.search(reply.text) and email.NAMES_RECIPIENT.search(reply.text) is None:
+        return CONFIG
+    return RECIPIENT
 
 
 def _by_subject(reply: _Reply) -> ReplyClass | None:
@@ -249,10 +266,10 @@ def _by_subject(reply: _Reply) -> ReplyClass | None:
     subject = reply.status[0] if reply.status else None
     if subject == 6:
         return CONTENT
-    if email.RECIPIENT_REFUSED.search(reply.text):
-        return CONFIG if email.POLICY.search(reply.text) else RECIPIENT
-    if subject in (1, 2) or reply.status == (3, 2):
-        return RECIPIENT
+    if email.RECIPIENT_REFUSED.search(email.ANY_RESTRICTION.sub("", reply.text)):
+        return CONFIG if email.POLICY.search(reply.text) else _blame(reply)
+    if reply.status in _ADDRESS_OR_MAILBOX:
+        return _blame(reply)
     if account.PROTOCOL.search(reply.text):
         return CONFIG
     if email.REFUSED_MESSAGE.search(reply.text):

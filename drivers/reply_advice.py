@@ -44,6 +44,14 @@ _LOGIN_ADVICE = (
         "as it, and that the service principal was made with the object id of the enterprise application.",
     ),
     (
+        words(r"account (?:is |has been )?(?:disabled|suspended|locked|blocked)|login is disabled|\b5\.7\.13\b"),
+        "The provider has switched this login off: ask it why, and have it released.",
+    ),
+    (
+        words(r"\bmechanism\b"),
+        "The server does not take this kind of login: set auth to one it offers, or change the port.",
+    ),
+    (
         words(r"\b5\.7\.12\b|password (?:transition|change|expired)"),
         "The password must be renewed at the provider first.",
     ),
@@ -100,11 +108,27 @@ _CONFIG_ADVICE = (
         "Too many unknown addresses were tried: clean the list of recipients.",
     ),
     (
+        words(r"\bhops\b|\bloop"),
+        "The email went in a circle between servers: check where the recipient's address forwards to.",
+    ),
+    (
+        words(r"\b(?:your|th(?:is|e)) (?:country|region|location)\b|\bgeo"),
+        "The server takes no mail from our country or network: ask its postmaster for an exception.",
+    ),
+    (
+        words(r"domain not found|domain (?:does not|must) exist|sender.{0,40}domain.{0,20}not (?:found|exist)"),
+        "The domain of the sender address is not in DNS: check its spelling and its MX and A records.",
+    ),
+    (
         words(r"\b(?:helo|ehlo) (?!first|before|/)|bad (?:helo|ehlo)"),
         "The server dislikes our EHLO name: set it to a host name that exists in DNS.",
     ),
     (
-        words(r"\b5\.1\.8\b|\b5\.7\.(?:50[1-3]|511|7\d\d)\b|bad outbound sender|banned sender|spam abuse|tenant"),
+        words(
+            r"\b5\.1\.8\b|\b5\.7\.(?:50[1-3]|511|7\d\d)\b|bad outbound sender|banned sender|spam abuse|tenant",
+            r"outgoing (?:e?mails? |messages? )?(?:\S++ ){0,4}(?:suspended|blocked|disabled)",
+            r"your (?:account|mailbox) (?:is |has been |was )?(?:suspended|blocked|disabled|restricted)",
+        ),
         "The provider has blocked this sender for suspected spam: an administrator has to release it there.",
     ),
     (
@@ -133,13 +157,17 @@ _CONFIG_ADVICE = (
 
 _THROTTLE_ADVICE = (
     (
-        words(r"concurren|connections|sessions|thread limit"),
+        words(r"concurren|connections|sessions|thread limit|connection (?:rate|frequen|limit)"),
         "Too many connections at once: lower max_connections of this account; sending goes on by itself.",
     ),
     (account.TOO_MANY_RECIPIENTS, "Too many recipients in one email: lower max_recipients of this account."),
     (
-        words(r"log ?in attempts|too many login"),
+        words(r"log ?in attempts|too many login|too many (?:failed )?auth|failed attempts"),
         "Too many logins: wait; keep sessions open rather than log in for each email.",
+    ),
+    (
+        words(r"hourly|per hour|this hour"),
+        "The allowance of this hour is used up: set per_minute of this account so that an hour stays inside it.",
     ),
     (
         words(r"daily|per day|24 ?h|submission ?quota|sending limit|\b5\.4\.5\b|\b5\.2\.2\b|credits|monthly"),

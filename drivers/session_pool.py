@@ -5,11 +5,41 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
 
-from postier.drivers.smtp_session import Session
+
+class Line(Protocol):
+    """What a session talks over."""
+
+    def is_quiet(self) -> bool:
+        """It stands, and nothing came that nobody asked for."""
 
 
-class SessionPool:
+class Pooled(Protocol):
+    """A session that may be kept: `mails` it has sent, `idle_since` which second of the pool's clock."""
+
+    mails: int
+    idle_since: float
+
+    @property
+    def wire(self) -> Line:
+        """Its connection."""
+
+    @property
+    def is_clean(self) -> bool:
+        """Nothing is owed in either direction."""
+
+    def leave(self) -> None:
+        """Close politely."""
+
+    def drop(self) -> None:
+        """Close at once."""
+
+
+SessionT = TypeVar("SessionT", bound=Pooled)
+
+
+class SessionPool(Generic[SessionT]):
     """Safe for threads. Sessions made before a fork belong to the parent and are forgotten in the child."""
 
     def __init__(self, *, size: int, idle_seconds: float, max_mails: int, clock: Callable[[], float]) -> None:
@@ -18,11 +48,11 @@ class SessionPool:
         self._max_mails = max_mails
         self._clock = clock
         self._lock = threading.Lock()
-        self._idle: list[Session] = []
+        self._idle: list[SessionT] = []
         self._owner = os.getpid()
         self._closed = False
 
-    def take(self) -> Session | None:
+    def take(self) -> SessionT | None:
         """A session that still stands, or None. Those found old or dead are closed."""
         while True:
             with self._lock:
@@ -34,11 +64,11 @@ class SessionPool:
                 return session
             session.leave()
 
-    def give_back(self, session: Session) -> None:
+    def give_back(self, session: SessionT) -> None:
         """Keep a session for later, or close it: when it is spent, owes something, or there are enough."""
         now = self._clock()
         session.idle_since = now
-        gone: list[Session] = []
+        gone: list[SessionT] = []
         with self._lock:
             self._forget_the_parents()
             while self._idle and now - self._idle[0].idle_since >= self._idle_seconds:

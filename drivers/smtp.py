@@ -34,7 +34,7 @@ from postier.drivers.smtp_check import check_steps
 from postier.drivers.smtp_opening import dial, tls_context
 from postier.drivers.smtp_options import SmtpOptions
 from postier.drivers.smtp_session import Session
-from postier.drivers.smtp_wire import Conversation
+from postier.drivers.smtp_wire import Conversation, Overlap
 from postier.schemas.email import Email, Mailbox
 from postier.schemas.errors import ConfigurationError, DeliveryError, Unreachable
 from postier.schemas.receipt import Receipt
@@ -58,12 +58,13 @@ class SmtpDriver(Driver[SmtpOptions]):
             self._resolve = self.ports.resolve or public_only_resolver(options.allow_hosts)
         except ValueError as error:
             raise ConfigurationError(str(error)) from None
-        self._pool = SessionPool(
+        self._pool: SessionPool[Session] = SessionPool(
             size=self.ports.idle_sessions,
             idle_seconds=options.idle_seconds,
             max_mails=options.max_mails_per_session,
             clock=self.ports.clock,
         )
+        self._overlap = Overlap()
         self._lock = threading.Lock()
         self._context: ssl.SSLContext | None = None
         if options.ca_file:
@@ -89,6 +90,7 @@ class SmtpDriver(Driver[SmtpOptions]):
             dial=self._dial,
             give_back=self._pool.give_back,
             clock=self.ports.clock,
+            overlap=self._overlap,
         )
         return conversation.run(emails)
 

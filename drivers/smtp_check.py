@@ -7,11 +7,10 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from email.utils import format_datetime, make_msgid
-from typing import Literal
 
 from postier.drivers import smtp_opening as opening
 from postier.drivers.base import CheckStep, Ports
-from postier.drivers.replies import advice, classify
+from postier.drivers.smtp_advice import Step, advise
 from postier.drivers.smtp_login import log_in
 from postier.drivers.smtp_options import SmtpOptions
 from postier.drivers.smtp_reply import WireBroken
@@ -21,7 +20,6 @@ from postier.drivers.smtp_words import safe_words
 from postier.schemas.email import Email, Mailbox
 from postier.schemas.errors import ConfigurationError, DeliveryError, Stage, Unreachable
 
-Step = Literal["options", "resolve", "connect", "tls", "greeting", "login", "sender", "test_mail"]
 Resolve = Callable[[str, int], list[tuple[str, int]]]
 
 _STAGES: dict[str, Stage] = {"login": "auth", "sender": "mail", "tls": "starttls", "greeting": "ehlo"}
@@ -47,7 +45,7 @@ class _Check:
         else:
             return CheckStep(name, True, time.monotonic() - began, words, details=details)
         seconds = time.monotonic() - began
-        return CheckStep(name, False, seconds, _words(error), _advice(name, error, self.options))
+        return CheckStep(name, False, seconds, _words(error), advise(name, error, self.options, self.session))
 
     def resolve(self, resolve: Resolve) -> tuple[str, dict[str, str]]:
         self.addresses = resolve(self.options.host, self.options.port)
@@ -159,42 +157,6 @@ def _words(error: DeliveryError | ConfigurationError) -> str:
     if isinstance(error, ConfigurationError) or error.code is None:
         return str(error)
     return f"{error.code} {error.text}"
-
-
-def _advice(name: Step, error: DeliveryError | ConfigurationError, options: SmtpOptions) -> str:
-    """One sentence for a person; what our own steps know goes before what the reply's words say."""
-    text = str(error)
-    if isinstance(error, DeliveryError) and error.code is not None and not text.startswith("tls_unavailable"):
-        reply_class = error.reply_class or str(classify(error.code, error.enhanced, text, error.stage))
-        found = advice(error.code, error.enhanced, text, reply_class)
-        if found:
-            return str(found)
-    if text.startswith("certificate: other name"):
-        return "The certificate belongs to another host: use the name it was made for as the host."
-    if text.startswith("certificate: expired"):
-        return "The server's certificate has run out: its owner has to renew it."
-    if text.startswith("certificate: "):
-        return (
-            "No known authority signed the certificate: set ca_file to the authority's certificate if it is your own."
-        )
-    if name == "tls":
-        if options.port == 465 and options.security == "starttls":
-            return "Port 465 speaks TLS from the first octet: set security to 'tls', or use port 587."
-        if options.port != 465 and options.security == "tls":
-            return f"Port {options.port} usually begins in clear: set security to 'starttls', or use port 465."
-        return "The server cannot do TLS on this port: try port 465 with security 'tls', or ask its owner."
-    return _BY_STEP.get(name, "")
-
-
-_BY_STEP: dict[str, str] = {
-    "options": "Mend the option that is named.",
-    "resolve": "Check the spelling of the host, and that it is a public mail server on port 25, 465, 587 or 2525.",
-    "connect": "Check host and port, and that a firewall lets them through; many networks close port 25.",
-    "greeting": "The host answers but does not speak SMTP as expected: check host, port and security.",
-    "login": "Check the username, the password and the way of logging in.",
-    "sender": "The server does not take this sender address: use one that belongs to the login.",
-    "test_mail": "Check the recipient's address, and read the server's words.",
-}
 
 
 def _test_mail(sender: Mailbox, recipient: str) -> Email:

@@ -21,6 +21,9 @@ from postier.drivers.smtp_words import refusal, safe_words
 from postier.schemas.errors import AccountError, DeliveryError, Stage, TemporaryError, Unreachable
 
 _MOST_ADDRESSES = 4  # of one host: the connect time is shared between them
+# Dovecot's submission service (2.3.19 at least) takes a mail and then dies of a RCPT that waits behind its body: the
+# mail leaves, its verdict never comes. RFC 2920 section 3.1 allows such groups.
+_CRASHES = re.compile(r"\bdovecot\b", re.IGNORECASE)
 _FULL_NAME = re.compile(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
 # OpenSSL's X509_V_ERR numbers.
 _CERTIFICATE_FAULTS = {
@@ -96,6 +99,7 @@ def hello(session: Session) -> None:
         offered[word.upper()] = f"{offered[word.upper()]} {rest}" if word.upper() in offered else rest
     session.extensions = offered
     session.pipelining = "PIPELINING" in offered
+    session.overlaps = session.pipelining and not _CRASHES.search(session.banner)
     session.utf8 = "SMTPUTF8" in offered
     size = offered.get("SIZE", "").strip()
     session.size_limit = int(size) if size.isdecimal() and size.isascii() and len(size) < 16 and int(size) > 0 else None

@@ -13,8 +13,8 @@ class Session:
     """A connection ready for mail, with what the server offers and how far it has been used.
 
     `expected` counts replies still to come, `in_body` says that the server waits for a body: unless both are nought the
-    session must not be used again. `uses` counts mails begun, `mails` bodies handed over. `odd` asks for a RSET before
-    the next mail.
+    session must not be used again. `overlaps` says that commands may follow a body before its verdict. `uses` counts
+    mails begun, `mails` bodies handed over. `odd` asks for a RSET before the next mail.
     """
 
     wire: Wire
@@ -30,6 +30,7 @@ class Session:
     broken: bool = False
     idle_since: float = 0.0
     pipelining: bool = False
+    overlaps: bool = False
     size_limit: int | None = None
     utf8: bool = False
 

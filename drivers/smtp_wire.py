@@ -1,10 +1,10 @@
 """Mails over SMTP sessions: one conversation carries several, and where the server can, their commands overlap.
 
-With PIPELINING (RFC 2920) MAIL, RCPT and DATA leave in one write, and those of the next mail right behind a body, so
-that a mail costs one round trip instead of four. On the wire:
+With PIPELINING (RFC 2920) MAIL, RCPT and DATA leave in one write, and those of the next mail right behind a body where
+the server is not known to die of it, so that a mail costs one round trip instead of four. On the wire:
 
     MAIL RCPT DATA          <- 250 250 354
-    body . MAIL RCPT DATA   <- 250 (the first mail's verdict, yielded at once) 250 250 354
+    body . MAIL RCPT DATA   <- 250 (the first mail's verdict, yielded before another body leaves) 250 250 354
     body .                  <- 250
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 from postier.drivers.base import Result
 from postier.drivers.smtp_mail import (
@@ -33,8 +34,16 @@ from postier.schemas.errors import DeliveryError, TemporaryError
 from postier.schemas.receipt import Refusal
 
 _WINDOW = 100  # commands written ahead: their replies must fit the buffers of both ends (RFC 2920 section 3.1)
-_SMALL = 65_536  # octets that leave in one write
 _VERDICT_421 = re.compile(r"4\.7\.\d{1,3}")
+
+
+@dataclass(slots=True)
+class Overlap:
+    """Whether commands may follow a body before its verdict, kept for an account. A verdict that got lost with commands
+    behind the body ends it: a server that cannot bear them would leave every mail's outcome unknown.
+    """
+
+    allowed: bool = True
 
 
 class Conversation:
@@ -52,8 +61,10 @@ class Conversation:
         dial: Callable[[], Session],
         give_back: Callable[[Session], None],
         clock: Callable[[], float],
+        overlap: Overlap | None = None,
     ) -> None:
         self._options = options
+        self._overlap = overlap or Overlap()
         self._take: Callable[[], Session] | None = take
         self._dial = dial
         self._give_back = give_back
@@ -67,18 +78,16 @@ class Conversation:
         """
         source = _Source(emails)
         try:
-            current = self._announce(source.pull())
+            current = self._prepare_next(source.pull())
             while current is not None:
                 error = self._negotiate(current)
-                if error is None:
-                    current.email.handing_over()
-                    error = self._write_body(current)
                 if error is not None:
                     yield current.email, error
-                    current = self._announce(source.pull())
+                    current = self._prepare_next(source.pull())
                     continue
-                following = self._announce(source.pull())
-                yield current.email, self._verdict(current)
+                following = self._prepare_next(source.pull())
+                current.email.handing_over()
+                yield current.email, self._write_body(current, following) or self._verdict(current)
                 current = following
         except GeneratorExit:
             raise  # left between two mails: what is owed is known
@@ -93,20 +102,15 @@ class Conversation:
 
     # --- before the body
 
-    def _announce(self, email: Email | None) -> Transaction | None:
-        """Open the mail's transaction, and write it ahead of the replies where the server allows."""
+    def _prepare_next(self, email: Email | None) -> Transaction | None:
+        """Open the mail's transaction, so that its commands may leave right behind the body before it."""
         if email is None:
             return None
         transaction = Transaction(email)
         session = self._session
-        if session is not None and session.pipelining and not session.broken and not self._is_spent(session):
+        overlaps = session is not None and session.overlaps and self._overlap.allowed
+        if session is not None and overlaps and not session.broken and not self._is_spent(session, ahead=1):
             self._prepare(transaction, session)
-            if transaction.error is None:
-                try:
-                    self._renew_deadline(session)
-                    self._write_window(transaction, session)
-                except WireBroken:
-                    session.broken = True  # the verdict on the mail before may still be readable
         return transaction
 
     def _negotiate(self, transaction: Transaction) -> DeliveryError | None:
@@ -176,14 +180,14 @@ class Conversation:
         except DeliveryError as error:
             transaction.error = error
 
-    def _write_window(self, transaction: Transaction, session: Session) -> None:
+    def _window(self, transaction: Transaction, session: Session) -> tuple[bytes, int]:
+        """The next commands to write, and how many replies they draw."""
         first, size = transaction.written, _WINDOW if session.pipelining else 1
         window = transaction.commands[first : first + size]
-        octets, replies = b"".join(window), len(window)
-        if session.odd and first == 0:
-            octets, replies = b"RSET\r\n" + octets, replies + 1
         transaction.written = first + len(window)
-        session.send(octets, replies)
+        if session.odd and first == 0:
+            return b"".join((b"RSET\r\n", *window)), len(window) + 1
+        return b"".join(window), len(window)
 
     def _exchange(self, transaction: Transaction, session: Session) -> None:
         """Read the reply to every command, writing on as the window allows. Sets `transaction.error` on a refusal."""
@@ -193,7 +197,7 @@ class Conversation:
             if transaction.answered == transaction.written:
                 if refusal_of_all is not None or (transaction.answered == total - 1 and not transaction.accepted):
                     break  # nothing more was written ahead, so nothing more need be said
-                self._write_window(transaction, session)
+                session.send(*self._window(transaction, session))
             if session.odd:
                 self._expect_reset(session)
             reply = session.reply()
@@ -251,20 +255,30 @@ class Conversation:
 
     # --- the body and after
 
-    def _write_body(self, transaction: Transaction) -> DeliveryError | None:
-        """Hand the whole body over; an error means that the server never saw its final dot."""
+    def _write_body(self, transaction: Transaction, following: Transaction | None) -> DeliveryError | None:
+        """Hand the whole body over, the next mail's commands with it; an error means that the server never saw its
+        final dot.
+        """
         session = self._session
         assert session is not None
+        body = stuffed(transaction.email.mime)
+        octets, replies = body, 0
+        session.mails += 1
+        if following is not None and following.session is session and following.error is None:
+            commands, replies = self._window(following, session)
+            octets = body + commands
+        session.expected += 1 + replies
         try:
-            session.expected += 1
-            session.wire.write(stuffed(transaction.email.mime))
+            session.wire.write(octets)
         except WireBroken as broken:
+            if broken.sent >= len(body):
+                session.broken = True  # the verdict may still be readable
+                return None
             words = self._last_words(session)
             self._drop()
             if words is not None and words.code >= 400:
                 return kept_for_later(refusal(words, "body", session.secrets))
             return TemporaryError(f"cut inside the body: {broken}", stage="body", cause=broken.cause)
-        session.mails += 1
         return None
 
     @staticmethod
@@ -287,6 +301,8 @@ class Conversation:
                 session.broken = True
             accepted = accepts(reply)
         except WireBroken as broken:
+            if session.expected > 1:
+                self._overlap.allowed = False
             self._drop()
             return unknown(transaction, str(broken))
         if accepted:
@@ -304,8 +320,8 @@ class Conversation:
     def _renew_deadline(self, session: Session) -> None:
         session.wire.deadline = self._clock() + self._options.total_deadline
 
-    def _is_spent(self, session: Session) -> bool:
-        return session.mails >= self._options.max_mails_per_session
+    def _is_spent(self, session: Session, *, ahead: int = 0) -> bool:
+        return session.mails + ahead >= self._options.max_mails_per_session
 
     def _drop(self) -> None:
         if self._session is not None:

@@ -18,6 +18,9 @@ from postier.schemas.errors import ConfigurationError
 
 _START_SECONDS = 15.0
 _STOP_SECONDS = 10.0
+# The wheel's server runs on glibc's own allocator, which slows down as the ledger grows: a publish cost 33 us at first
+# and 100 us with 40,000 records behind it; 55 us with room for what was freed. Servers of distributions have jemalloc.
+_ALLOCATOR = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=65535"}
 
 
 def find_server() -> str:
@@ -84,6 +87,7 @@ class EmbeddedServer:
                     "--maxmemory-policy", "noeviction", "--daemonize", "no", "--protected-mode", "yes",
                 ],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+                env={**_ALLOCATOR, **os.environ},
             )  # fmt: skip
         self._wait_until_it_answers()
         return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from postier.ledger.store import Argument
@@ -19,8 +19,7 @@ FORGOTTEN = 5  # the ledger knows no such delivery (any more)
 _WORDS = 300
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(NamedTuple):
     """One delivery that this worker may work on, as long as it holds `fence`. Times are Redis microseconds.
 
     `attempt` counts from 1; `crashes` counts workers that died holding it.
@@ -38,10 +37,13 @@ class Claimed:
     deadline: int
     accepted_at: int
     on_unknown: str
-    payload: bytes = field(repr=False)
+    payload: bytes
     recipient: str
     urgent: bool
     packet: str
+
+    def __repr__(self) -> str:
+        return f"Claimed(id={self.id!r}, fence={self.fence}, attempt={self.attempt}, kind={self.kind!r})"
 
     @classmethod
     def read(cls, row: Sequence[Any]) -> Claimed:
@@ -121,12 +123,24 @@ def back(delivery: Claimed, *, refund: bool = True) -> Entry:
     return ("back", delivery.id, delivery.fence, int(refund))
 
 
-def free(conversation: str, account: str, verdict: Literal["good", "bad", "none"], words: str = "") -> Entry:
+def withdraw(delivery: Claimed, *, timeline: str) -> Entry:
+    """Nothing of it left, though `sending` was or may have been written: to the head of its lane, attempt returned.
+
+    Undoes the `unknown` of a lease that ran out meanwhile, too.
+    """
+    return ("withdraw", delivery.id, delivery.fence, timeline)
+
+
+def free(
+    conversation: str, account: str, verdict: Literal["good", "bad", "none"], words: str = "", *, each: float = 0.0
+) -> Entry:
     """The conversation is over: `good` when the server answered, `bad` when it could not be reached, else `none`.
+
+    `each` is how many seconds a mail took, 0 when nobody knows: the next conversations are as long as fits that pace.
 
     Answered with PARKED when the account's breaker opened, with RECOVERED when it proved well again.
     """
-    return ("free", conversation, account, verdict, words[:_WORDS])
+    return ("free", conversation, account, verdict, words[:_WORDS], int(each * 1e6))
 
 
 def park(account: str, *, state: Literal["parked", "needs_login"], seconds: float, cause: str, words: str) -> Entry:

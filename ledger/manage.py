@@ -18,6 +18,7 @@ from postier.ledger.store import Store, translated
 from postier.schemas.account import Registry
 from postier.schemas.edge import read_envelope
 from postier.schemas.errors import InvalidEvent, LedgerUnavailable
+from postier.schemas.events import Recipient
 from postier.schemas.strict_json import read_object
 from postier.settings.seal import Sealer
 
@@ -103,7 +104,9 @@ class Management:
         envelope = read_envelope(json.dumps(given))
         admitted = admit_and_route(envelope, registry)
         if envelope.data.form() is not None:
-            admitted = dataclasses.replace(admitted, recipients=(payload.recipient,))
+            to = payload.recipient
+            recipient = Recipient.model_validate({"address": to.address, "name": to.name, "locale": to.locale})
+            admitted = dataclasses.replace(admitted, recipients=(recipient,))
         answer = Publisher(self._store, sealer).publish([admitted])[0]
         if isinstance(answer, InvalidEvent | LedgerUnavailable):
             raise answer

@@ -54,6 +54,7 @@ class _Merging:
         self.problems: dict[str, str] = {}
         self.accounts: dict[str, Account] = {}
         self.tenants: dict[str, Tenant] = {}
+        self.missing: set[str] = set()  # named by a tenant and nowhere to be found; a stand-in keeps its mail
         for name in page.names("a:"):
             if name in files.accounts:
                 self.problems[f"accounts.{name}"] = "the accounts file has one of this name, which wins"
@@ -97,9 +98,11 @@ class _Merging:
         for tenant in list(self.tenants.values()):
             for where, name in references(tenant):
                 account = self._known(name)
-                if account is None:
+                if account is None or name in self.missing:
                     self.problems[f"tenants.{tenant.name}.{where}"] = f"no account is named {name!r}"
-                    self.accounts[name] = stand_in(name, tenant.name)
+                    shared = account is not None and account.tenant != tenant.name
+                    self.accounts[name] = stand_in(name, None if shared else tenant.name)
+                    self.missing.add(name)
                 elif account.tenant not in (None, tenant.name):
                     # Without this reference its mail would leave by the default account: rather none leaves.
                     self.problems[f"tenants.{tenant.name}.{where}"] = f"account {name!r} belongs to another tenant"
@@ -129,7 +132,7 @@ class _Merging:
         seen, current = {account.name}, account
         while current.fallback is not None:
             found = self._known(current.fallback)
-            if found is None:
+            if found is None or found.name in self.missing:
                 return f"no account is named {current.fallback!r}" if current is account else ""
             if found.tenant not in (None, account.tenant) and current is account:
                 return f"account {found.name!r} belongs to another tenant"
@@ -150,9 +153,11 @@ class _Merging:
         if not isinstance(name, str):
             return None
         account = self._known(name)
-        if account is None or account.tenant is not None:
-            reason = "belongs to a tenant" if account else "does not exist"
-            self.problems["default_account"] = f"account {name!r} {reason}"
+        if account is None or name in self.missing:
+            self.problems["default_account"] = f"account {name!r} does not exist"
+            return None
+        if account.tenant is not None:
+            self.problems["default_account"] = f"account {name!r} belongs to a tenant"
             return None
         return name
 

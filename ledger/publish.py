@@ -88,7 +88,7 @@ class Accepted:
 
 def recipient_key(sealer: Sealer, address: str) -> str:
     """A keyed fingerprint of an address: tells equal recipients without telling who they are."""
-    return hmac.new(sealer.fingerprint_key, address_key(address).encode(), hashlib.sha256).hexdigest()[:24]
+    return hmac.digest(sealer.fingerprint_key, address_key(address).encode(), "sha256").hex()[:24]
 
 
 def _micros(seconds: float) -> int:

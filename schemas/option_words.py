@@ -17,6 +17,8 @@ _FIXES = {
     "int_from_float": "must be a whole number, like 587",
     "float_parsing": "must be a number, like 2.5",
     "float_type": "must be a number, like 2.5",
+    "date_from_datetime_parsing": "must be a date, like 2027-05-31",
+    "date_parsing": "must be a date, like 2027-05-31",
     "bool_parsing": "must be true or false",
     "bool_type": "must be true or false",
     "string_type": "must be a text in quotes",

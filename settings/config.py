@@ -35,7 +35,7 @@ class Settings(BaseSettings):
     data_dir: Path = Path(".postier")
     lease_seconds: float = Field(default=15.0, ge=1, le=300)
     crash_limit: int = Field(default=3, ge=1, le=20)
-    conversation_size: int = Field(default=16, ge=1, le=100)
+    conversation_size: int = Field(default=64, ge=1, le=100)
     conversation_seconds: float = Field(default=5.0, gt=0)
     keep_sent_seconds: int = Field(default=30 * 86_400, ge=60)
     keep_keys_seconds: int = Field(default=7 * 86_400, ge=60)

@@ -18,6 +18,8 @@ TEMPLATES = Path(next(iter(postier.schemas.templates.__path__)))
 SOURCES = TEMPLATES / "mjml"
 
 _INCLUDE = re.compile(r'<mj-include path="([a-z_.]+)" />')
+_STYLE = re.compile(r"(?<=<style )[^<]*")
+_CSS_GAP = re.compile(r"[ \t]*([{};:,>])[ \t]*")
 # White space after these tags means nothing, so a line may end there. Conditional comments stay in one piece.
 _BREAKABLE = re.compile(r"(</(?:td|tr|tbody|thead|table|div|p|h1|style|head|title)>|<(?:tbody|tr)>)(?=<[^!])")
 
@@ -38,7 +40,10 @@ def compile_source(source: Path) -> str:
     if output.warnings:
         raise ValueError(f"{source.name}: {output.warnings[0].kind}")
     html = re.sub(r"\s*\n\s*", "\n", output.content)
+    html = _STYLE.sub(lambda style: _CSS_GAP.sub(r"\1", style[0]), html)
     html = _BREAKABLE.sub(r"\1\n", html)
+    # SMTP doubles a dot that opens a line: every mail would be copied for it. White space before a rule of CSS is free.
+    html = html.replace("\n.", "\n .")
     return html.encode("ascii", "xmlcharrefreplace").decode("ascii") + "\n"
 
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
+from itertools import islice, takewhile
 from typing import Literal
 
 from postier.ledger.entries import (
@@ -23,13 +24,18 @@ from postier.ledger.entries import (
     free,
     history,
     mark,
-    retry,
+    withdraw,
 )
 from postier.schemas.errors import LedgerUnavailable
 from postier.settings.logs import log
 from postier.workers.settler import Settler, Ticket
 
 Mail = tuple[Claimed, ...]
+
+# At most so many mails are marked before their turn, when they leave within this time (s); a mark that old is repeated.
+_AHEAD = 7
+_MOMENT = 0.05
+_FRESH = 0.25
 
 
 class Withdrawn(Exception):
@@ -66,6 +72,10 @@ class Conversation:
         self._unstarted = _mails(handed.deliveries)
         self._under_way: dict[str, Claimed] = {}
         self._handed_over: set[str] = set()
+        self._unanswered: set[str] = set()
+        self._ahead: dict[str, float] = {}  # marked before its turn: until when that is good enough
+        self._begun_at = self._ended_at = 0.0
+        self._ended = 0
         self._tickets: list[Ticket] = []
         self._free: Ticket | None = None
         self._stop_at = time.monotonic() + seconds
@@ -83,7 +93,7 @@ class Conversation:
     def next(self) -> Mail | None:
         """Start the next mail; None when there is none or the conversation's time is over."""
         if time.monotonic() > self._stop_at and self._under_way:
-            self.stop()
+            self._give_back_unstarted()
         with self._lock:
             if not self._unstarted:
                 return None
@@ -96,14 +106,20 @@ class Conversation:
 
         A driver may hold the next mail ready while a server thinks: when it asks to hand that over, it is Withdrawn.
         """
+        self._give_back_unstarted()
         with self._lock:
-            unstarted = list(self._unstarted)
-            self._unstarted.clear()
-            ready = tuple(d for d in self._under_way.values() if d.id not in self._handed_over)
-        if ready:
-            unstarted.insert(0, ready)
-        if unstarted:
-            self._put([entry for mail in reversed(unstarted) for entry in _give_back(mail)])
+            ready = _mails(d for d in self._under_way.values() if d.id not in self._handed_over)
+        self._give_back(ready)
+
+    def _give_back_unstarted(self) -> None:
+        with self._lock:
+            unstarted, self._unstarted = self._unstarted, deque()
+        self._give_back(unstarted)
+
+    def _give_back(self, mails: deque[Mail]) -> None:
+        """To the head of their lane in their order; of each mail the one permit is returned once."""
+        if mails:
+            self._put([back(one, refund=one is mail[0]) for mail in reversed(mails) for one in reversed(mail)])
 
     def lose(self, ids: set[str]) -> None:
         """Forget deliveries whose lease another worker has; those under way find out when they ask to hand over."""
@@ -114,9 +130,23 @@ class Conversation:
     def hand_over(self, mail: Mail) -> None:
         """Write `sending`. Raises Withdrawn, or LedgerUnavailable when nobody can write it: nothing may leave then."""
         with self._lock:
-            self._handed_over.update(delivery.id for delivery in mail)
+            fresh = {delivery.id for delivery in mail} - self._handed_over
+            self._handed_over.update(fresh)
+        now = time.monotonic()
+        self._begun_at = self._begun_at or now
+        if all(self._ahead.get(delivery.id, 0.0) > now for delivery in mail):
+            return
+        soon = self._soon()
         self.progress_at = math.inf  # it is the ledger that is waited for
-        answers = self._settler.write([mark(delivery) for delivery in mail])
+        try:
+            answers = self._settler.write([mark(delivery) for delivery in (*mail, *soon)])
+        except LedgerUnavailable:
+            self._unanswered.update(fresh)  # perhaps it is written; what is certain is that nothing left
+            raise
+        self._ahead.update(
+            (d.id, now + _FRESH) for d, answer in zip(soon, answers[len(mail) :], strict=True) if answer == OK
+        )
+        answers = answers[: len(mail)]
         self.progress_at = time.monotonic()
         if all(answer == OK for answer in answers):
             return
@@ -129,6 +159,21 @@ class Conversation:
             else:
                 self._forget(delivery)
         raise Withdrawn
+
+    def _pace(self) -> float:
+        """Seconds a mail took so far, 0 as long as nobody knows."""
+        return (self._ended_at - self._begun_at) / self._ended if self._ended else 0.0
+
+    def _soon(self) -> list[Claimed]:
+        """What follows within moments at the pace so far, and may be marked in the same round trip.
+
+        Only kinds that are sent again when in doubt: should the worker die now, a person is asked about none of them.
+        """
+        pace = self._pace()
+        with self._lock:
+            following = list(islice(self._unstarted, min(_AHEAD, int(_MOMENT / pace)) if pace else 0))
+        certain = takewhile(lambda mail: all(d.on_unknown == "resend" and not d.crashes for d in mail), following)
+        return [delivery for mail in certain for delivery in mail]
 
     def was_handed_over(self, mail: Mail) -> bool:
         """Whether `sending` was, or may have been, written for this mail."""
@@ -148,15 +193,14 @@ class Conversation:
 
     def unmark(self, delivery: Claimed) -> None:
         """A marked delivery of which nothing was sent waits again at once."""
-        line = history("withdrawn", attempt=delivery.attempt)
-        again = retry(delivery, Reply(), delay=0, spend=False, cause="withdrawn", timeline=line)
-        self.settle(delivery, again)
+        self.settle(delivery, _withdrawn(delivery))
 
     def settle(self, delivery: Claimed, *entries: Entry) -> None:
         """Owe the ledger this outcome; it is written within milliseconds, at the latest by `flush`."""
         self._put(entries)
         self._forget(delivery)
-        self.progress_at = time.monotonic()
+        self._ended_at = self.progress_at = time.monotonic()
+        self._ended += 1
 
     def settle_now(self, delivery: Claimed, entry: Entry) -> int:
         """Write this outcome and return the ledger's answer; without an answer it is owed, and taken as OK."""
@@ -187,10 +231,11 @@ class Conversation:
         with self._lock:
             left = tuple(self._under_way.values())
             self._under_way.clear()
-        if left:
-            self._put(_give_back(left))
+        self._give_back(_mails(delivery for delivery in left if delivery.id not in self._unanswered))
+        if doubtful := [delivery for delivery in reversed(left) if delivery.id in self._unanswered]:
+            self._put([_withdrawn(delivery) for delivery in doubtful])
         if self._free is None:
-            self._free = self._settler.put([free(self.name, self.account, self.verdict, self.words)])
+            self._free = self._settler.put([free(self.name, self.account, self.verdict, self.words, each=self._pace())])
             self._tickets.append(self._free)
         owed, self._tickets = self._tickets, []
         failed: LedgerUnavailable | None = None
@@ -218,6 +263,5 @@ class Conversation:
             log().info("account.ready", account=self.account)
 
 
-def _give_back(mail: Mail) -> list[Entry]:
-    """Entries that return a mail to the head of its lane in its order; its one permit is returned once."""
-    return [back(delivery, refund=delivery is mail[0]) for delivery in reversed(mail)]
+def _withdrawn(delivery: Claimed) -> Entry:
+    return withdraw(delivery, timeline=history("withdrawn", attempt=delivery.attempt))

@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from pydantic_core import to_json
+
 from postier.ledger.entries import Entry
 from postier.schemas.errors import LedgerUnavailable
 
@@ -41,7 +43,7 @@ class ReceiptFile:
         """Remember that a provider took this delivery."""
         if self._descriptor < 0:
             return
-        line = json.dumps(entry).encode() + b"\n"
+        line = to_json(entry) + b"\n"
         try:
             with self._lock:
                 os.write(self._descriptor, line)

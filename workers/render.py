@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, Required, TypedDict, Unpack
+
+from markupsafe import escape
 
 from postier.schemas.account import Account
 from postier.schemas.email import Email, Mailbox
@@ -46,10 +49,18 @@ def _nothing() -> None:
     """Nobody wants to know when the body leaves."""
 
 
-def brand_fields(account: Account) -> dict[str, str]:
-    """The `brand_*` values every template may use; colours are moved as far as reading them takes."""
+@dataclass(frozen=True, slots=True)
+class Brand:
+    """The `brand_*` values every template may use: for text, and escaped once for HTML."""
+
+    plain: dict[str, str]
+    html: dict[str, str]
+
+
+def brand_fields(account: Account) -> Brand:
+    """An account's brand; colours are moved as far as reading them takes."""
     colour = account.brand.colour
-    return {
+    plain = {
         "brand_name": account.brand.name or account.sender.name or account.sender.address.rpartition("@")[2],
         "brand_logo": account.brand.logo_url,
         "brand_colour": colour,
@@ -57,6 +68,7 @@ def brand_fields(account: Account) -> dict[str, str]:
         "brand_link": readable_on(_LIGHT, colour),
         "brand_link_dark": readable_on(_DARK, colour),
     }
+    return Brand(plain, {name: escape(value) for name, value in plain.items()})
 
 
 class Renderer:
@@ -151,7 +163,7 @@ class Renderer:
     def _on_behalf(self, event: ContactForm, locale: str) -> Mailbox:
         # The address stays ours: the visitor's would fail DMARC, and any provider's check of the sender.
         visitor = event.visitor.name.strip() or _VISITOR[locale]
-        return Mailbox(self._sender.address, f"{visitor} via {self._brand['brand_name']}")
+        return Mailbox(self._sender.address, f"{visitor} via {self._brand.plain['brand_name']}")
 
 
 class _Everybody:
@@ -163,13 +175,12 @@ class _Everybody:
         self.locale = locale
 
 
-def write(templates: TemplateSet, event: Event, reader: Person, brand: dict[str, str]) -> tuple[str, str, str]:
+def write(templates: TemplateSet, event: Event, reader: Person, brand: Brand) -> tuple[str, str, str]:
     """Subject (one line), text and HTML; the HTML is ASCII with character references. Raises RenderError."""
-    fields: dict[str, Any] = {**event.__dict__, **brand, "recipient": reader}
+    fields: dict[str, Any] = {**event.__dict__, **brand.plain, "recipient": reader}
     subject = " ".join(templates.subject.render(fields).split("\n")).strip()
-    fields["mail_subject"] = subject
     text = templates.text.render(fields).strip("\n") + "\n"
-    html = templates.html.render(fields)
+    html = templates.html.render({**fields, **brand.html, "mail_subject": escape(subject)})
     return subject, text, html if html.isascii() else html.encode("ascii", "xmlcharrefreplace").decode("ascii")
 
 

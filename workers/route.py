@@ -79,7 +79,10 @@ def build_driver(
     Raises ConfigurationError naming the field.
     """
     where = f"accounts.{account.name}.options"
-    driver = load_driver(account.driver)
+    try:
+        driver = load_driver(account.driver)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"accounts.{account.name}.{error}") from None
     try:
         checked = driver.Options.model_validate(opened_options(account) if options is None else dict(options))
     except ValidationError as error:
@@ -96,6 +99,8 @@ def build_driver(
     )
     try:
         return driver(checked, sender=Mailbox(account.sender.address, account.sender.name), ports=ports)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{where}.{error}") from None
     except PostierError:
         raise
     except Exception as error:  # a driver of somebody else's; its words may hold a secret

@@ -10,13 +10,15 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined, TemplateSyntaxError, Undefined, UndefinedError
+from jinja2.nodes import EvalContext
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import missing
 from markupsafe import Markup, escape
 from pydantic import BaseModel
 
@@ -37,12 +39,15 @@ _MONTHS = {
 # fmt: on
 
 
+# A mail says its times two or three times over.
+@lru_cache(maxsize=512)
 def when_en(moment: datetime) -> str:
     """22 November 2026 at 14:05 UTC"""
     moment = moment.astimezone(UTC)
     return f"{moment.day} {_MONTHS['en'][moment.month - 1]} {moment.year} at {moment.hour:02}:{moment.minute:02} UTC"
 
 
+@lru_cache(maxsize=512)
 def when_fr(moment: datetime) -> str:
     """22 novembre 2026 à 14 h 05 UTC"""
     moment = moment.astimezone(UTC)
@@ -53,11 +58,17 @@ def when_fr(moment: datetime) -> str:
 def _when_html(plain: Callable[[datetime], str]) -> Callable[[datetime], Markup]:
     """The same words with the time of day kept on one line: only digits and our own words are in it."""
 
+    @lru_cache(maxsize=512)
     def when(moment: datetime) -> Markup:
         day, joint, time = plain(moment).rpartition(" at " if plain is when_en else " à ")
-        return Markup(escape(day + joint) + Markup(time.replace(" ", "&#160;")))
+        return Markup(day + joint + time.replace(" ", "&#160;"))
 
     return when
+
+
+def shown(value: Any) -> str:
+    """As HTML: what is markup already stays as it is, without the copies that markupsafe makes of it."""
+    return value if type(value) is Markup else escape(value)
 
 
 def _link(url: str) -> str:
@@ -115,21 +126,39 @@ def _environment(locale: str, *, html: bool) -> Environment:
     return environment
 
 
+class _Fields(dict[str, Any]):
+    def __missing__(self, name: str) -> Any:
+        return missing
+
+
+class _Context(Context):
+    """Jinja's context without what templates of one file cannot use: names are looked up in the fields directly."""
+
+    def __init__(self, environment: Environment, fields: _Fields, name: str, shared: EvalContext) -> None:
+        self.environment, self.parent, self.name, self.eval_ctx = environment, fields, name, shared
+        self.vars, self.blocks, self.exported_vars = {}, {}, set()
+        self.resolve_or_missing = fields.__getitem__  # type: ignore[method-assign,assignment]
+
+
 class Template:
     """One compiled template. Rendering it needs no look-up and shares its mapping with the other templates."""
 
-    __slots__ = ("_environment", "_name", "_root")
+    __slots__ = ("_environment", "_name", "_root", "_shared")
 
     def __init__(self, environment: Environment, name: str, source: str) -> None:
         self._environment = environment
         self._name = name
         # The root function is what Template.render calls; going there directly saves a copy of the fields per template.
         self._root: Callable[[Context], Iterable[str]] = environment.from_string(source).root_render_func
+        self._shared = EvalContext(environment, name)
+        names: dict[str, Any] = getattr(self._root, "__globals__", {})
+        if names.get("escape") is escape:
+            names["escape"] = shown
 
     def render(self, fields: dict[str, Any]) -> str:
         """The text for these fields. Raises RenderError; its words name the template and the field, never a value."""
         try:
-            text = "".join(self._root(Context(self._environment, fields, self._name, {})))
+            text = "".join(self._root(_Context(self._environment, _Fields(fields), self._name, self._shared)))
         except RenderError as error:
             raise RenderError(f"{self._name}: {error}") from None
         except UndefinedError as error:

@@ -1,4 +1,5 @@
-// BullMQ and Nodemailer as their documentation sets them up: one queue, pooled SMTP connections.
+// BullMQ and Nodemailer as their documentation sets them up: one queue, pooled SMTP connections. The HTML has short lines,
+// so that Nodemailer need not encode it.
 // node bullmq.mjs publish (a count a line on stdin) | work      REDIS_PORT, SMTP_PORT, CONCURRENCY, FOLDER (of node_modules)
 import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
@@ -7,7 +8,7 @@ const { Queue, Worker } = require("bullmq");
 const nodemailer = require("nodemailer");
 
 const connection = { host: "127.0.0.1", port: Number(process.env.REDIS_PORT), maxRetriesPerRequest: null };
-const html = "<p>Hello {name},</p>" + "<p>Somebody asked for a new password. </p>".repeat(280) + '<a href="{url}">{url}</a>';
+const html = "<p>Hello {name},</p>" + "<p>Somebody asked for a new password. </p>\n".repeat(280) + '<a href="{url}">{url}</a>';
 
 if (process.argv[2] === "publish") {
   const queue = new Queue("mail", { connection });

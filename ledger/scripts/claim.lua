@@ -208,6 +208,15 @@ local function free_rooms(account, a)
   return nil, math.max(number(redis.call('ZRANGE', busy, 0, 0, 'WITHSCORES')[2]), HOLD or 0)
 end
 
+-- A conversation holds what it sends in a moment at the account's pace: it costs little, and urgent mail waits for none
+-- of it for long.
+local USUAL, FEWEST, MOMENT = 16, 2, SECOND / 4
+local function batch(a)
+  local each = tonumber(a.each)
+  if not each then return math.min(BATCH, USUAL) end
+  return math.max(1, math.min(BATCH, math.max(FEWEST, math.floor(MOMENT / each))))
+end
+
 -- How many mails (and recipients) the account's rates and quotas allow now, and when the next one may go.
 local function permits(account, a)
   local mails, again, spent = math.huge, NOW, nil
@@ -220,7 +229,7 @@ local function permits(account, a)
     end
   end
   local recipients = math.huge
-  local most = BATCH * (a.counts == 'r' and number(a.max_rcpt, 1) or 1)
+  local most = batch(a) * (a.counts == 'r' and number(a.max_rcpt, 1) or 1)
   for name, length in pairs({ hour = HOUR, day = DAY }) do
     local left, ends, kept = quota_left(account, a, name, length, most)
     if left then
@@ -282,7 +291,7 @@ local function serve(account, class, share)
   if not rooms then return later(troubled) end
   rooms = math.min(rooms, share)
   local size = math.min(number(a.max_rcpt, 1), recipients)
-  mails = math.min(mails, recipients, troubled and 1 or rooms * BATCH)
+  mails = math.min(mails, recipients, troubled and 1 or rooms * batch(a))
   local taken, extra = take(account, class, mails, size, recipients)
   local used = 0
   if #taken > 0 then used = group(taken, account, rooms, troubled, not a.proven) end

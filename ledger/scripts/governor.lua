@@ -2,6 +2,7 @@
 --   state ready|parked|paused|needs_login, reason, words, since, until, by     cap, second_*, minute_* (GCRA)
 --   hour_limit, hour_end, hour_used, hour_from, hour_turning, the same for day, counts (quotas)
 --   factor, factor_at, slowed_at, hold (adaptive pace)
+--   each (microseconds a mail takes, the last conversations first)
 --   trouble, opened, seen_ok, seen_bad, seen_at (circuit breaker)              proven, probe, stalled, full
 --   max_rcpt, fallback, overflow, credential
 local SECOND = 1000000

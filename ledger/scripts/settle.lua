@@ -6,8 +6,9 @@
 --                                           without a delay: to the head of its lane; refund: the quota's count returns;
 --                                           4 when it ended as failed: twice `sender_refused`, others were fine between
 --   end   state, cause, code, enhanced, words, history
---   back  refund (0|1)                      unstarted: to the head of its lane, permit and attempt returned
---   free  (id: conversation, fence: account) verdict (good|bad|none), words -> 2 when the account parked just now, 3 when
+--   back  refund (0|1)                      unstarted (marked or not): to the head of its lane, permit and attempt returned
+--   withdraw history                        nothing of it left, marked or not: to the head of its lane, attempt returned
+--   free  (id: conversation, fence: account) verdict (good|bad|none), words, us a mail took (0) -> 2 when the account parked just now, 3 when
 --                                           it proved well again; the conversation is over
 --   park  (id: account, fence: state) until (us from now, 0: a person), cause, words -> 1 parked just now, 0 that is no news
 --   slow  (id: account, fence: '') hold (us) -> 1 slowed just now, 0 was slow already
@@ -157,7 +158,7 @@ function verbs.back(id, fence)
   i = i + 1
   local record = P .. 'delivery:' .. id
   local r = redis.call('HMGET', record, 'state', 'fence', 'account', 'class', 'conversation', 'leased_at')
-  if r[1] ~= 'leased' or r[2] ~= fence then return r[1] == 'waiting' and r[2] == fence and 1 or 0 end
+  if not holds(r, fence) then return r[1] == 'waiting' and r[2] == fence and 1 or 0 end
   redis.call('HSET', record, 'state', 'waiting')
   redis.call('HINCRBY', record, 'attempt', -1)
   redis.call('ZREM', P .. 'lease', id)
@@ -169,15 +170,43 @@ function verbs.back(id, fence)
   return 1
 end
 
+-- Who holds the fence knows that nothing left, even where another worker had to doubt it meanwhile.
+function verbs.withdraw(id, fence)
+  local record = P .. 'delivery:' .. id
+  local r = redis.call('HMGET', record, 'state', 'fence', 'account', 'class', 'cause', 'deadline')
+  local history = ARGV[i]
+  i = i + 1
+  local doubted = r[1] == 'unknown' and r[5] == 'worker_died' and r[2] == fence
+  if not (holds(r, fence) or doubted) then return r[2] == fence and r[1] == 'waiting' and 1 or 0 end
+  if doubted then
+    leave(id, 'unknown')
+    redis.call('HDEL', record, 'ended_at')
+    redis.call('HINCRBY', record, 'crashes', -1) -- nobody died
+    redis.call('ZADD', P .. 'deadline', r[6], id)
+  end
+  redis.call('HSET', record, 'state', 'waiting', 'cause', 'withdrawn')
+  redis.call('HINCRBY', record, 'attempt', -1)
+  redis.call('HINCRBY', record, 'deferred', 1)
+  note(id, history)
+  redis.call('ZREM', P .. 'lease', id)
+  to_lane(id, r[3], r[4], true)
+  wake()
+  return 1
+end
+
 function verbs.free(conversation, account)
-  local verdict, words = ARGV[i], ARGV[i + 1]
-  i = i + 2
+  local verdict, words, each = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  i = i + 3
   redis.call('ZREM', P .. 'troubled', conversation)
   redis.call('ZREM', P .. 'unproven', conversation)
   local answer = 1
   if redis.call('ZREM', P .. 'sending:' .. account, conversation) == 1 then
     if verdict == 'good' and went_well(account) then answer = 3 end
     if verdict == 'bad' and went_badly(account, words) then answer = 2 end
+    if each ~= '0' then
+      local before = tonumber(redis.call('HGET', account_key(account), 'each') or each)
+      redis.call('HSET', account_key(account), 'each', math.floor((before + tonumber(each)) / 2))
+    end
   end
   if redis.call('HDEL', account_key(account), 'full', 'stalled') > 0 or answer == 3 then make_all_due(account) end
   return answer

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
 
 from postier.drivers.presets import presets
 from postier.schemas.account import Account
+from postier.schemas.errors import ConfigurationError
 from postier.workers.route import build_driver
 from tests.console.helpers import Run
 from tests.drivers.kit import PIPELINING, Answer, Gone, Peer, Script, ScriptedServer, polite
@@ -28,6 +30,66 @@ def test_every_preset_makes_a_valid_account_of_what_it_needs(name: str) -> None:
 
     assert driver.options.smtp_options().host  # type: ignore[attr-defined]
     driver.close()
+
+
+def wrong(driver: str, options: dict[str, Any]) -> str:
+    row = {"name": "main", "driver": driver, "sender": {"address": "no-reply@example.org"}, "options": options}
+    with pytest.raises(ConfigurationError) as caught:
+        build_driver(Account.model_validate(row)).close()
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", sorted(presets()))
+def test_each_thing_a_preset_needs_is_asked_for_alone_when_it_is_missing(name: str) -> None:
+    given = {"username": "me@example.org", "password": "canary-sesame", "region": "eu-west-1"}
+    needs = [key for key in presets()[name].needs if key in given]
+
+    for missing in needs:
+        words = wrong("provider", {"preset": name, **{key: given[key] for key in needs if key != missing}})
+
+        assert words.startswith(f"accounts.main.options.{missing}: ")
+        reason = words.partition(": ")[2]
+        assert reason.startswith((f"{name} needs one", "missing, though a password is set"))
+        assert "canary" not in words
+        assert "\n" not in words
+
+
+ENTRA = {"mailbox": "a@b.example", "tenant_id": "b.example", "client_id": "app", "client_secret": "canary-sesame"}
+HOST = {"host": "mail.example.org"}
+
+
+@pytest.mark.parametrize(
+    ("driver", "options", "words"),
+    [
+        ("smtp", {}, "host: missing: set it"),
+        ("smtp", HOST | {"hots": "x"}, "hots: there is no such setting; did you mean host?"),
+        ("smtp", HOST | {"port": "submission"}, "port: must be a whole number"),
+        ("smtp", {"host": "mail.example.org:587"}, "host: must not carry the port: put it into 'port'"),
+        ("smtp", HOST | {"security": "ssl"}, "security: must be one of 'starttls', 'tls' or 'none'"),
+        ("smtp", HOST | {"username": "me"}, "password: missing for this username"),
+        ("smtp", HOST | {"password": "canary-sesame"}, "username: missing, though a password is set"),
+        ("smtp", HOST | {"username": "me", "password": "env:NOT_SET_HERE"}, "password: the environment variable"),
+        ("smtp", HOST | {"ca_file": "/nowhere.pem"}, "ca_file: no certificates can be read from it"),
+        ("provider", {"preset": "sendgird"}, "preset: no provider is named 'sendgird'; did you mean sendgrid"),
+        ("provider", {"preset": "google_workspace_relay", "password": "canary-sesame"}, "username: missing, though"),
+        ("microsoft", {**ENTRA, "client_secret": None}, "client_secret: missing: give exactly one of"),
+        ("microsoft", ENTRA | {"delegated": True}, "client_secret: does not go with delegated: give exactly one of"),
+        ("microsoft", ENTRA | {"secret_expires_on": "soon"}, "secret_expires_on: must be a date, like 2027-05-31"),
+        ("sendgrid", {}, "api_key: missing: set it"),
+    ],
+)
+def test_a_wrong_or_partial_account_gives_one_error_with_field_problem_and_fix(
+    driver: str, options: dict[str, Any], words: str
+) -> None:
+    said = wrong(driver, {key: value for key, value in options.items() if value is not None})
+
+    assert said.startswith(f"accounts.main.options.{words}")
+    assert "canary" not in said
+    assert "\n" not in said
+
+
+def test_a_driver_that_does_not_exist_is_the_accounts_error() -> None:
+    assert wrong("smpt", {}) == "accounts.main.driver: no driver is named 'smpt'; did you mean smtp?"
 
 
 @pytest.fixture(scope="module")

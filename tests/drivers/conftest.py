@@ -50,6 +50,30 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     )
 
 
+@dataclass(frozen=True)
+class Files:
+    """One authority for all servers of a run, as other programs want it: in files."""
+
+    ca_file: str
+    chain: str
+    key: str
+    context: ssl.SSLContext
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    folder: Path = tmp_path_factory.mktemp("files-ca")
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+    issued = authority.issue_cert("localhost", "127.0.0.1")
+    for blob in issued.cert_chain_pems:
+        blob.write_to_path(str(folder / "chain.pem"), append=True)
+    issued.private_key_pem.write_to_path(str(folder / "key.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    issued.configure_cert(context)
+    return Files(str(folder / "ca.pem"), str(folder / "chain.pem"), str(folder / "key.pem"), context)
+
+
 class Inbox:
     """What a real server took, with the commands' arguments."""
 

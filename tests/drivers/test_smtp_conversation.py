@@ -11,8 +11,9 @@ from collections.abc import Iterator
 import pytest
 
 from postier.drivers.base import Ports
+from postier.drivers.smtp_reply import ConnectionLost, Wire
 from postier.schemas.email import Email
-from postier.schemas.errors import AuthenticationFailed, DeliveryError, RateLimited
+from postier.schemas.errors import AuthenticationFailed, DeliveryError, OutcomeUnknown, RateLimited, TemporaryError
 from postier.schemas.receipt import Receipt
 from tests.drivers.kit import (
     LOCK_STEP,
@@ -62,6 +63,42 @@ def test_the_next_mail_is_announced_before_the_verdict_and_each_verdict_is_yield
     assert first.text == "2.0.0 first"
     assert isinstance(second, Receipt)
     assert second.text == "2.0.0 second"
+
+
+def hears_more(peer: Peer) -> bool:
+    """Whether the client says anything in the next twentieth of a second."""
+    peer.sock.settimeout(0.05)
+    with contextlib.suppress(TimeoutError):
+        peer.held += peer.sock.recv(65_536)
+    peer.sock.settimeout(None)
+    return bool(peer.held)
+
+
+def test_nothing_follows_a_body_before_its_verdict_at_a_server_that_is_known_to_die_of_it() -> None:
+    def verdict(peer: Peer, line: str) -> str:
+        assert not hears_more(peer)
+        return "250 2.0.0 Ok"
+
+    script = polite(banner="220 mail.example.org Dovecot (Debian) ready.", DOT=verdict)
+    with ScriptedServer(script) as server, opened(server.port) as driver:
+        outcome = results(driver, *map(mail, range(1, 6)))
+
+    assert all(isinstance(result, Receipt) for result in outcome)
+    assert server.connections == 1
+
+
+def test_a_server_that_dies_of_commands_behind_a_body_costs_one_verdict_and_no_more() -> None:
+    def verdict(peer: Peer, line: str) -> str:
+        if hears_more(peer):
+            peer.leave()
+        return "250 2.0.0 Ok"
+
+    with ScriptedServer(polite(banner="220 hidden ESMTP", DOT=verdict)) as server, opened(server.port) as driver:
+        first, *rest = results(driver, *map(mail, range(1, 5)))
+        later = results(driver, *map(mail, range(5, 8)))
+
+    assert isinstance(first, OutcomeUnknown)
+    assert all(isinstance(result, Receipt) for result in (*rest, *later))
 
 
 @BOTH
@@ -119,6 +156,50 @@ def test_a_conversation_left_in_the_middle_sends_no_further_body(extensions: Ext
 
     assert isinstance(receipt, Receipt)
     assert [body.split(b"\r\n")[0] for body in server.bodies] == [b"Subject: Sample 1", b"Subject: Sample 10"]
+
+
+@pytest.mark.parametrize("behind", [0, 9], ids=["behind the final dot", "behind some of the next mail's commands"])
+def test_a_write_that_breaks_behind_the_final_dot_leaves_the_verdict_to_the_server(
+    monkeypatch: pytest.MonkeyPatch, behind: int
+) -> None:
+    whole, broken = Wire.write, threading.Event()
+
+    def cut_once(wire: Wire, octets: bytes) -> int:
+        dot = octets.find(b"\r\n.\r\n") + 5
+        if not octets.endswith(b"DATA\r\n") or dot < 5 or broken.is_set():
+            return whole(wire, octets)
+        broken.set()
+        whole(wire, octets[: dot + behind])
+        lost = ConnectionLost("the connection broke")
+        lost.sent = dot + behind
+        raise lost
+
+    monkeypatch.setattr(Wire, "write", cut_once)
+    with ScriptedServer(polite()) as server, opened(server.port) as driver:
+        outcomes = [result for _, result in driver.converse(iter((mail(1), mail(2))))]
+
+    assert broken.is_set()
+    assert all(isinstance(result, Receipt) for result in outcomes)
+    assert len(server.bodies) == 2
+
+
+def test_a_write_that_breaks_before_the_final_dot_is_no_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Wire.write
+
+    def cut(wire: Wire, octets: bytes) -> int:
+        dot = octets.find(b"\r\n.\r\n") + 5
+        if dot < 5:
+            return whole(wire, octets)
+        lost = ConnectionLost("the connection broke")
+        lost.sent = dot - 1
+        raise lost
+
+    monkeypatch.setattr(Wire, "write", cut)
+    with ScriptedServer(polite()) as server, opened(server.port) as driver:
+        (first, second) = [result for _, result in driver.converse(iter((mail(1), mail(2))))]
+
+    assert isinstance(first, TemporaryError)
+    assert isinstance(second, TemporaryError)
 
 
 def test_an_empty_conversation_dials_nobody() -> None:

@@ -1,4 +1,4 @@
-"""The smtp driver against aiosmtpd over TLS, and against Postfix."""
+"""The smtp driver against aiosmtpd: TLS, certificates, limits and the check. Other servers are in `mail_servers`."""
 
 from __future__ import annotations
 

@@ -29,6 +29,8 @@ OWNERS = {
     "smtplib": "drivers",
     "httpx2": "drivers",
     "msal": "drivers",
+    "exchangelib": "drivers",
+    "win32com": "drivers",
     "typer": "console",
     "rich": "console",
 }

@@ -107,7 +107,7 @@ def test_the_image_runs_as_nobody_in_particular_and_needs_no_shell() -> None:
     assert "\nRUN " not in final
     for word in ("ENTRYPOINT", "CMD"):
         assert re.search(rf'^{word} \["', final, re.MULTILINE)
-    assert re.search(r'^HEALTHCHECK .* CMD \["/opt/postier/bin/postier", "doctor"\]$', final, re.MULTILINE)
+    assert re.search(r'^HEALTHCHECK .* CMD \["/opt/postier/bin/postier", "doctor", "--health"\]$', final, re.MULTILINE)
 
 
 def test_the_build_sees_every_room_and_no_more_than_it_copies() -> None:

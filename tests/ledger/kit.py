@@ -91,9 +91,9 @@ def over(delivery: Claimed, state: str = "failed", cause: str = "email_refused")
     return end(delivery, Reply(554, "5.6.0", "no"), state=state, cause=cause, timeline=history(state))
 
 
-def freed(handed: Handed) -> Entry:
+def freed(handed: Handed, *, each: float = 0.0) -> Entry:
     """The conversation is over."""
-    return free(handed.name, handed.account, "good")
+    return free(handed.name, handed.account, "good", each=each)
 
 
 def parked(account: str, *, seconds: float) -> Entry:
@@ -174,6 +174,14 @@ def take(worker: Claims, conversations: int = 8, size: int = 16) -> list[Claimed
 def take_one(worker: Claims) -> Claimed:
     (delivery,) = take(worker, 1, 1)
     return delivery
+
+
+def known_pace(ledger: Ledger, each: float, account: str = "main") -> None:
+    """Conversations with the account were seen to take so many seconds a mail."""
+    ledger.publish(account=account)
+    worker = ledger.worker("pacemaker")
+    (handed,) = worker.claim(1, 1)[1]
+    worker.settle([*map(ok, handed.deliveries), freed(handed, each=each)])
 
 
 def finish(worker: Claims, handed: list[Handed]) -> None:

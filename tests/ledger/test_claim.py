@@ -17,6 +17,7 @@ from tests.ledger.kit import (
     data_change,
     finish,
     freed,
+    known_pace,
     later,
     ok,
     over,
@@ -339,9 +340,22 @@ def test_one_claim_touches_a_bounded_number_of_entries(ledger: Ledger) -> None:
 
 def test_many_threads_and_long_conversations_are_served_in_one_claim(make_ledger: MakeLedger) -> None:
     ledger = make_ledger(main={"max_connections": 500})
+    known_pace(ledger, 0.0001)
     for _ in range(4):
         ledger.publish_many(2300, "main")
     assert len(take(ledger.worker(), 100, 100)) == 9200
+
+
+@pytest.mark.parametrize(("each", "held"), [(0.0005, 64), (0.01, 25), (0.1, 2), (5.0, 2)])
+def test_a_conversation_holds_what_a_quarter_of_a_second_sends(ledger: Ledger, each: float, held: int) -> None:
+    known_pace(ledger, each)
+    ledger.publish_many(100, "main")
+    assert len(take(ledger.worker(), 1, 64)) == held
+
+
+def test_a_conversation_of_unknown_pace_is_short(ledger: Ledger) -> None:
+    ledger.publish_many(100, "main")
+    assert len(take(ledger.worker(), 1, 64)) == 16
 
 
 def test_one_idle_worker_watches_the_clock_for_all(make_ledger: MakeLedger) -> None:

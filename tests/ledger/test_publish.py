@@ -20,6 +20,7 @@ from tests.ledger.kit import (
     contact_form,
     data_change,
     freed,
+    known_pace,
     later,
     ok,
     registry,
@@ -75,6 +76,7 @@ def scripts_run(store: Store) -> int:
 
 @pytest.mark.parametrize(("events", "people"), [(1, 1000), (12, 1000), (3000, 1)])
 def test_large_batches_are_accepted_whole(ledger: Ledger, events: int, people: int) -> None:
+    known_pace(ledger, 0.0001)
     crowd = tuple(Recipient(address=f"p{number}@example.org") for number in range(people))
     batch = [ledger.admitted(data_change(*crowd)) for _ in range(events)]
     answers = ledger.publisher.publish(batch)

@@ -92,11 +92,43 @@ def test_a_domain_that_is_in_order_needs_nothing(postier: Run, names: NameServer
 
 
 def test_a_bare_domain_is_told_what_to_publish(postier: Run, names: NameServer) -> None:
-    found = findings(postier, names, "--preset", "sendgrid")
+    found = findings(postier, names, "--preset", "mailgun_us")
 
-    assert found["spf"] == ("fail", 'Publish TXT shop.example "v=spf1 include:sendgrid.net ~all".')
+    assert found["spf"] == ("fail", 'Publish TXT shop.example "v=spf1 include:mailgun.org ~all".')
     assert found["dkim"][0] == "warn"
     assert found["dmarc"][1].startswith('Publish TXT _dmarc.shop.example "v=DMARC1; p=none; rua=mailto:')
+
+
+@pytest.mark.parametrize(
+    ("preset", "include", "selectors"),
+    [
+        ("google_workspace", "_spf.google.com", {"google"}),
+        ("office365", "spf.protection.outlook.com", {"selector1", "selector2"}),
+        ("mailgun_eu", "mailgun.org", {"pdk1", "pdk2"}),
+        ("mailjet", "spf.mailjet.com", {"mailjet"}),
+        ("scaleway_tem", "_spf.tem.scaleway.com", set()),
+        ("ses", None, set()),
+        ("sendgrid", None, {"s1", "s2"}),
+    ],
+)
+def test_each_provider_is_advised_as_its_documentation_says(
+    postier: Run, names: NameServer, preset: str, include: str | None, selectors: set[str]
+) -> None:
+    bare = findings(postier, names, "--preset", preset)["spf"]
+    names.zone = {"shop.example": ["v=spf1 mx -all"]}
+    other = findings(postier, names, "--preset", preset)["spf"]
+
+    if include is not None:
+        assert bare == ("fail", f'Publish TXT shop.example "v=spf1 include:{include} ~all".')
+        assert other[0] == "warn"
+        assert f"Add include:{include}" in other[1]
+    else:  # its return path is not the sender's domain
+        assert bare[0] == "warn"
+        assert "DKIM has to pass" in bare[1]
+        assert other == ("ok", "")
+    asked = {name.partition("._domainkey.")[0] for name in names.asked if "._domainkey." in name}
+    assert selectors <= asked
+    assert asked.isdisjoint({"mg", "pic", "smtp", "mailo"})  # nobody documents these
 
 
 @pytest.mark.parametrize(

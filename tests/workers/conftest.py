@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 
 from postier.ledger.embedded import EmbeddedServer
+from postier.ledger.store import Store
+from postier.settings.seal import Sealer
+from tests.ledger.kit import Ledger, move_time_by_hand, registry
 from tests.workers.kit import House
 
 MakeHouse = Callable[..., House]
@@ -26,3 +29,10 @@ def make_house(valkey: EmbeddedServer, namespace: str, seal_key: str, tmp_path: 
     yield make
     for house in houses:
         house.close()
+
+
+@pytest.fixture
+def ledger(store: Store, sealer: Sealer, monkeypatch: pytest.MonkeyPatch) -> Ledger:
+    """A ledger without workers, with one account without limits, `main`; its clock stands still."""
+    move_time_by_hand(monkeypatch)
+    return Ledger(store, sealer, registry())

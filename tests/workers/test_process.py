@@ -79,7 +79,7 @@ def test_a_killed_worker_loses_nothing_and_what_was_leased_leaves_once(make_hous
             *house.publish(*(reset_link() for _ in range(150))),
             *house.publish(*(data_change() for _ in range(150))),
         ]
-        until(lambda: len(server.bodies) >= 60)
+        until(lambda: len(server.bodies) >= 30)
         doomed.kill()
         doomed.wait()
         killed_at = time.monotonic()

@@ -14,7 +14,7 @@ from postier.drivers.registry import load_driver
 from postier.schemas.account import Account
 from postier.schemas.email import Mailbox
 
-NAMES = ["brevo", "mailgun", "mailjet", "postmark", "scaleway", "sendgrid", "ses", "file", "memory", "null"]
+NAMES = ["brevo", "mailgun", "mailjet", "postmark", "scaleway", "sendgrid", "ses", "file", "memory", "null", "exchange"]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -20,10 +20,9 @@ from postier.drivers.google import DEFAULT_LIMITS, GoogleDriver, GoogleOptions
 from postier.drivers.testing import Behaviour, DriverContract, Scene, sample_email
 from postier.ledger.tokens import SealedTokenStore
 from postier.schemas.errors import AuthenticationFailed, DeliveryError, RateLimited, TemporaryError
-from tests.drivers.conftest import Certificates
+from tests.drivers.conftest import Certificates, Files
 from tests.drivers.kit import Peer, ScriptedServer, nth, polite
 from tests.drivers.oauth.certificates import app_proof
-from tests.drivers.oauth.conftest import Files
 from tests.drivers.oauth.servers import npm_server
 from tests.drivers.oauth.services import MAILBOX, SENDER, TokenService
 from tests.drivers.oauth.web import Reply, cut, endless, json_reply

@@ -63,7 +63,7 @@ def test_these_accounts_are_whole(changes: dict[str, Any]) -> None:
         ({"client_id": "a b"}, "client_id"),
         ({"client_secret": None}, "exactly one"),
         ({"delegated": True}, "exactly one"),
-        ({"managed_identity": "system"}, "client_secret and managed_identity"),
+        ({"managed_identity": "system"}, "client_secret: does not go with managed_identity"),
         (SIGNED | {"certificate": None}, "certificate"),
         ({"certificate": PROOF.certificate_pem}, "private_key"),
         (SIGNED | {"private_key": "no key"}, "private_key"),

@@ -21,9 +21,8 @@ from postier.schemas.errors import (
     TemporaryError,
 )
 from tests.conftest import until
-from tests.drivers.conftest import Server
+from tests.drivers.conftest import Files, Server
 from tests.drivers.kit import ScriptedServer, nth, polite
-from tests.drivers.oauth.conftest import Files
 from tests.drivers.oauth.servers import Mailboxes, dovecot, npm_server
 from tests.drivers.oauth.services import MAILBOX, Microsoft
 from tests.drivers.oauth.web import json_reply

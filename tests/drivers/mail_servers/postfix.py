@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import socket
-import subprocess
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.drivers.kit import wait_for
+from tests.drivers.conftest import Files
+from tests.drivers.mail_servers.kit import MailServer, Program, maildir, running, throwaway_folder
 from tests.drivers.ports import free_port
 
 DAEMONS = Path("/usr/lib/postfix/sbin")
@@ -42,7 +41,7 @@ smtputf8_enable = yes
 message_size_limit = 3000000
 mailbox_size_limit = 0
 virtual_mailbox_limit = 0
-virtual_mailbox_domains = example.com
+virtual_mailbox_domains = example.com, exämple.com
 virtual_mailbox_base = {folder}/mail
 virtual_mailbox_maps = regexp:{folder}/boxes
 virtual_uid_maps = static:{uid}
@@ -50,18 +49,29 @@ virtual_gid_maps = static:{gid}
 virtual_minimum_uid = 50
 smtpd_recipient_restrictions = permit_mynetworks, reject
 smtpd_client_restrictions =
+smtpd_error_sleep_time = 0
 smtpd_tls_security_level = may
-smtpd_tls_chain_files = {folder}/server.pem
+smtpd_tls_chain_files = {key}, {chain}
+smtpd_sasl_type = dovecot
+smtpd_sasl_path = {sasl}
+smtpd_tls_auth_only = yes
 """
 
 BOXES = """
 if !/^missing@/
-/@example\\.com$/ inbox/
+/@ex(a|ä)mple\\.com$/ inbox/
 endif
 """
 
+LOGS_IN = (
+    "-o smtpd_sasl_auth_enable=yes -o smtpd_tls_security_level=encrypt "
+    "-o smtpd_recipient_restrictions=permit_sasl_authenticated,reject"
+)
+
 MASTER = """
 127.0.0.1:{port} inet n - n - - smtpd
+127.0.0.1:{submission} inet n - n - - smtpd {logs_in}
+127.0.0.1:{submissions} inet n - n - - smtpd {logs_in} -o smtpd_tls_wrappermode=yes
 pickup unix n - n 60 1 pickup
 cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr
@@ -82,64 +92,52 @@ postlog unix-dgram n - n - 1 postlogd
 """
 
 
+@dataclass(frozen=True)
 class Postfix:
-    """A running instance: where it listens and what it delivered."""
+    """A running instance: a port that takes mail from everybody here, and those for people who log in."""
 
-    def __init__(self, folder: Path, port: int) -> None:
-        self.port = port
-        self._inbox = folder / "mail" / "inbox" / "new"
+    port: int
+    logs_in: MailServer
 
-    def delivered(self, message_id: str) -> list[bytes]:
+    @property
+    def delivered(self) -> Callable[[str], list[bytes]]:
         """The mails with that Message-ID, as they lie in the mailbox."""
-        if not self._inbox.is_dir():
-            return []
-        found = [path.read_bytes() for path in self._inbox.iterdir()]
-        return [octets for octets in found if message_id.encode() in octets]
+        return self.logs_in.arrived
 
 
 @contextlib.contextmanager
-def running(server_pem: bytes) -> Iterator[Postfix]:
-    """Start, yield, stop. Skips the test where Postfix cannot be had."""
+def postfix(files: Files, sasl: Path) -> Iterator[Postfix]:
+    """Start, yield, stop; `sasl` is the socket of the Dovecot that knows the passwords. Skips where there is none."""
     if shutil.which("postfix") is None or not DAEMONS.is_dir() or os.geteuid() != 0:
         pytest.skip("Postfix as a second server needs postfix installed and root")
     import pwd
 
     owner = pwd.getpwnam("postfix")
-    folder = Path(tempfile.mkdtemp(prefix="postier-postfix-"))
-    port = free_port()
-    try:
-        folder.chmod(0o755)
+    ports = free_port(), free_port(), free_port()
+    with throwaway_folder("postfix") as folder:
         for name in ("etc", "queue", "data", "mail"):
             (folder / name).mkdir()
         for name in ("data", "mail"):
             os.chown(folder / name, owner.pw_uid, owner.pw_gid)
-        values = {"folder": folder, "daemons": DAEMONS, "uid": owner.pw_uid, "gid": owner.pw_gid, "port": port}
-        (folder / "etc" / "main.cf").write_text(MAIN.format(**values))
-        (folder / "etc" / "master.cf").write_text(MASTER.format(**values))
+        main = MAIN.format(
+            folder=folder, daemons=DAEMONS, uid=owner.pw_uid, gid=owner.pw_gid, sasl=sasl, key=files.key,
+            chain=files.chain,
+        )  # fmt: skip
+        (folder / "etc" / "main.cf").write_text(main)
+        master = MASTER.format(port=ports[0], submission=ports[1], submissions=ports[2], logs_in=LOGS_IN)
+        (folder / "etc" / "master.cf").write_text(master)
         (folder / "boxes").write_text(BOXES)
-        (folder / "server.pem").write_bytes(server_pem)
-        (folder / "server.pem").chmod(0o600)
-        log = (folder / "log").open("wb")
-        process = subprocess.Popen(
-            ["/usr/sbin/postfix", "-c", str(folder / "etc"), "start-fg"], stdout=log, stderr=log, start_new_session=True
-        )
-        try:
-            wait_for(lambda: process.poll() is not None or _listens(port), 15)
-            if process.poll() is not None:
-                pytest.fail("Postfix did not start: " + (folder / "log").read_text()[-2000:])
-            yield Postfix(folder, port)
-        finally:
-            subprocess.run(["/usr/sbin/postfix", "-c", str(folder / "etc"), "abort"], capture_output=True, check=False)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(10)
-            if process.poll() is None:
-                process.kill()
-                process.wait(5)
-            log.close()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        command: list[str | Path] = ["/usr/sbin/postfix", "-c", folder / "etc"]
+        program = Program("Postfix", [*command, "start-fg"], ports, folder / "log", stop=[*command, "abort"])
+        with running(program):
+            yield Postfix(
+                ports[0],
+                MailServer(
+                    ports[1],
+                    ports[2],
+                    maildir(folder / "mail" / "inbox" / "new"),
+                    refuses="authentication failed",
+                    adds=frozenset({"return-path", "x-original-to", "delivered-to", "received"}),
+                    line_end=b"\n",
+                ),
+            )

@@ -1,0 +1,108 @@
+"""npm's smtp-server, and how the tests come by it."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import queue
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.drivers.conftest import Files
+from tests.drivers.ports import free_port
+
+ROOT = Path(__file__).parents[3]
+VERSION = "3.21.6"
+
+
+@dataclass
+class NpmServer:
+    """A running server: its ports, the mails it took, for whom, and what it was shown by those who logged in."""
+
+    starttls: int
+    tls: int
+    mails: list[bytes] = field(default_factory=list)
+    recipients: list[list[str]] = field(default_factory=list)
+    logins: list[str] = field(default_factory=list)
+
+
+def npm_modules() -> Path:
+    """The folder smtp-server is installed in. Skips the test when it cannot be had."""
+    npm, node = shutil.which("npm"), shutil.which("node")
+    if npm is None or node is None:
+        pytest.skip("npm's smtp-server as an independent server needs node and npm")
+    folder = ROOT / ".postier" / "npm" / f"smtp-server-{VERSION}"
+    if not (folder / "node_modules" / "smtp-server").is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix="new-", dir=folder.parent))
+        command = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(fresh)]
+        done = subprocess.run(
+            [*command, f"smtp-server@{VERSION}"], capture_output=True, text=True, timeout=60, check=False, cwd=fresh
+        )
+        if done.returncode:
+            shutil.rmtree(fresh, ignore_errors=True)
+            pytest.skip(f"npm cannot install smtp-server {VERSION}: {done.stderr.strip().splitlines()[-1:]}")
+        try:
+            fresh.rename(folder)
+        except OSError:  # another run was faster
+            shutil.rmtree(fresh, ignore_errors=True)
+    return folder / "node_modules"
+
+
+@contextlib.contextmanager
+def npm_server(files: Files, methods: list[str], **logins: str) -> Iterator[NpmServer]:
+    """Start, yield, stop. `logins`: `user` with a `password`, or with a `token`, the path it stands in."""
+    server = NpmServer(free_port(), free_port())
+    given: dict[str, Any] = {
+        "modules": str(npm_modules()),
+        "key": files.key,
+        "chain": files.chain,
+        "methods": methods,
+        "listeners": [{"port": server.starttls, "secure": False}, {"port": server.tls, "secure": True}],
+        **logins,
+    }
+    process = subprocess.Popen(
+        ["node", str(Path(__file__).with_name("npm_server.mjs"))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(given))
+    process.stdin.close()
+    begun: queue.Queue[bool] = queue.Queue()
+
+    def listen() -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            told = json.loads(line)
+            if "listening" in told:
+                begun.put(True)
+            elif "login" in told:
+                server.logins.append(told["login"])
+            else:
+                server.mails.append(base64.b64decode(told["mail"]))
+                server.recipients.append(told["recipients"])
+        begun.put(False)
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    try:
+        for _ in given["listeners"]:
+            assert begun.get(timeout=20), "npm's smtp-server did not start"
+        yield server
+    finally:
+        process.kill()
+        process.wait(5)
+        thread.join(5)
+        assert process.stdout is not None
+        process.stdout.close()
