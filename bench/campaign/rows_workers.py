@@ -15,6 +15,9 @@ from campaign.kit import Arena, console, contact_form, data_change, eventually, 
 from campaign.server import OK, Gate, Gone, Peer, slowly
 
 
+THREADS = 4  # of a worker here; each has one body under way at most
+
+
 def stage(arena: Arena, **answers: Any) -> Any:
     """One account on one server, with the shipping durability."""
     server = arena.server(**answers)
@@ -79,7 +82,7 @@ def before_250(arena: Arena) -> None:
     arena.all_sent(arena.taken_back_within + 20)
     unknown = whats(arena, ids, "unknown")
     arena.check("the killed send is shown as unknown", unknown)
-    arena.allowed_extra = len(unknown)
+    arena.allowed_extra = min(len(unknown), THREADS)
     arena.recovered(last_come(arena, unknown, died), arena.taken_back_within)
 
 
@@ -88,7 +91,7 @@ def after_250(arena: Arena) -> None:
     server = stage(arena)
     ids, _ = kill_at(arena, "after_250", arena.random.randint(5, 40))
     unknown = whats(arena, ids, "unknown")
-    arena.allowed_extra = len(unknown)
+    arena.allowed_extra = min(len(unknown), THREADS)
     arena.check("the killed send is shown as unknown", unknown)
     more = []
     for _ in range(200):
@@ -140,13 +143,15 @@ def poison(arena: Arena) -> None:
     arena.keep(fault="before_mark:kill", environment={"POSTIER_FAULT_ID": victim})
     arena.check("all end", arena.all_end(4 * arena.taken_back_within))
     status = arena.status(victim)
-    crashes = [line for line in status.history if line["what"] == "crashed"]
+    # With a neighbour's mark it may be marked, too: then the ledger cannot know that nothing left.
+    crashes = [line for line in status.history if line["what"] in ("crashed", "unknown")]
     arena.check(
         f"failed as crashed ({status.state}, {status.cause})", (status.state, status.cause) == ("failed", "crashed")
     )
     arena.check(f"three tries ({len(crashes)})", len(crashes) == 3)
     arena.check("neighbours are sent", arena.count([one for one in ids if one != victim]) == {"sent": 29})
-    arena.allowed_extra = arena.unknowns()  # what other threads had in hand when it died is F2's matter
+    # What other threads had in hand when it died is F2's matter.
+    arena.allowed_extra = min(arena.unknowns(), 3 * THREADS)
     deaths = sum(worker.poll() == -signal.SIGKILL for worker in arena.workers)
     arena.check(f"three deaths ({deaths})", deaths == 3)
 
@@ -210,7 +215,7 @@ def stopped(arena: Arena) -> None:
     before = len(server.log)
     stale.send_signal(signal.SIGCONT)
     time.sleep(2.0)
-    arena.allowed_extra = arena.unknowns()
+    arena.allowed_extra = min(arena.unknowns(), THREADS)
     late = {taken.id for taken in server.log[before:]}
     arena.check(
         f"the stale worker hands over nothing that was taken from it unsent ({len(late)})",
