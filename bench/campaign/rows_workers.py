@@ -15,7 +15,7 @@ from campaign.kit import Arena, console, contact_form, data_change, eventually, 
 from campaign.server import OK, Gate, Gone, Peer, slowly
 
 THREADS = 4  # of a worker here
-# Mails that a death may leave in doubt: a body under way each, and one whose 250 is some milliseconds old and unwritten.
+# In doubt after a death: a body under way each, and one whose 250 is some milliseconds old and unwritten.
 IN_DOUBT = 2 * THREADS
 
 
