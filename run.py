@@ -18,6 +18,8 @@ USAGE = """usage: python3 run.py [WORD] [ARGUMENTS]
   test [PYTEST ARGS]   set up, install the servers the tests talk to (as root on Debian), run the tests
   check                lint, format, types, import contracts, committed schemas
   lock [UV ARGS]       resolve pyproject.toml again into requirements/*.lock (--upgrade for newer versions)
+  components [FILE]    what the image carries, as a CycloneDX list
+  release FOLDER       the wheel of the last commit, built so that it can be built again, and its component list
   setup                set up .venv and stop there
   WORD ...             any other word is a postier command, run on the demo while it is up:
                        python3 run.py publish events.jsonl · python3 run.py status ID

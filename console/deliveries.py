@@ -57,21 +57,27 @@ def list_(
         print_list(opened, found, json_output=json_output)
 
 
-def print_list(opened: Ledger, found: Sequence[Status], *, json_output: bool) -> None:
-    """Deliveries as a table, or one JSON object a line."""
-    from postier.console.words import state_in_words
+def print_list(opened: Ledger, found: Sequence[Status], *, json_output: bool, failed: bool = False) -> None:
+    """Deliveries as a table, or one JSON object a line. Of what `failed`, when it did and the last reply are shown."""
+    from postier.console.words import reply_in_words, state_in_words
 
     accounts = opened.queries.accounts() if found and not json_output else {}
     if json_output:
         for one in found:
             say_json(one.as_dict())
         return
+
+    def words(one: Status) -> str:
+        said = reply_in_words({**one.facts, "words": one.words}) if failed else ""
+        return state_in_words(one, accounts, time.time()) + (f" — {said}" if said else "")
+
+    when = "ended" if failed else "accepted"
     table(
-        ("delivery", "state", "kind", "account", "recipient", "accepted", "attempts", "in words"),
+        ("delivery", "state", "kind", "account", "recipient", when, "attempts", "in words"),
         [
             (
-                one.id, one.state, one.kind, one.account, one.recipient, moment(one.accepted_at), one.attempt,
-                state_in_words(one, accounts, time.time()),
+                one.id, one.state, one.kind, one.account, one.recipient,
+                moment(one.ended_at if failed else one.accepted_at), one.attempt, words(one),
             )
             for one in found
         ],

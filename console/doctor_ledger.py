@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from postier.console.doctor_finding import Finding
-from postier.console.output import safe
+from postier.console.output import bar, safe
 from postier.ledger.groups import WAITING_FOR_A_PERSON, Groups
 from postier.ledger.queries import Queries
 from postier.ledger.repair import Indexes
@@ -56,7 +56,8 @@ def _waiting_again(store: Store) -> int:
 
 
 def _indexes(store: Store, *, mend: bool) -> Finding:
-    found = Indexes(store).examine(mend=mend)
+    with bar("comparing", sum(Queries(store).counts().values())) as told:
+        found = Indexes(store).examine(mend=mend, told=told)
     if not found.wrong:
         return Finding("indexes", "ok", f"{found.looked} records and entries agree")
     wrong = ", ".join(f"{count} {word}" for word, count in found.wrong.most_common(6))

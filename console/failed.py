@@ -68,6 +68,7 @@ def _print_groups(filters: Filters, states: list[str] | None, *, json_output: bo
     from postier.console.ledger_access import ledger
     from postier.console.words import group_advice, group_in_words, runbook_page
     from postier.ledger.groups import Groups
+    from postier.ledger.search import Filters
 
     with ledger() as opened:
         found = Groups(opened.store).find(filters, states=states)
@@ -81,7 +82,8 @@ def _print_groups(filters: Filters, states: list[str] | None, *, json_output: bo
             say_json({**one.as_dict(), **more})
         return
     if not found:
-        say("nothing waits for a person")
+        filtered = states is not None or filters != Filters()
+        say("nothing that fits waits for a person" if filtered else "nothing waits for a person")
         return
     table(
         ("group", "count", "state", "class", "account", "kind", "first", "last"),
@@ -141,7 +143,7 @@ def list_(
             from postier.ledger.reveal import revealed
 
             found = revealed(opened.store, found, opened.settings.sealer(), who=by or whoami())
-        print_list(opened, found, json_output=json_output)
+        print_list(opened, found, json_output=json_output, failed=True)
 
 
 @app.command(epilog=EPILOG)

@@ -7,17 +7,20 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from postier.ledger.account_store import AccountStore
-from postier.ledger.accounts import configure
-from postier.ledger.manage import Management
-from postier.ledger.merged import Merged, merged_registry, published_files
+from postier.ledger.names import Names, told_names
 from postier.ledger.queries import Queries
 from postier.ledger.store import Store
-from postier.schemas.account import Registry
 from postier.schemas.errors import PostierError
 from postier.settings.config import Settings, load_settings
+
+if TYPE_CHECKING:  # half a command's start, and few commands need it
+    from postier.ledger.account_store import AccountStore
+    from postier.ledger.manage import Management
+    from postier.ledger.merged import Merged
+    from postier.schemas.account import Registry
 
 DEMO_FOLDER = "POSTIER_DEMO_FOLDER"  # in the demo's environment file
 
@@ -32,22 +35,41 @@ class Ledger:
 
     def files(self) -> Registry:
         """The accounts file when one is set, else what workers told the ledger of theirs (without options)."""
+        from postier.ledger.merged import published_files
+
         return self.settings.registry() if self.settings.accounts_file else published_files(self.store)
 
     def registry(self) -> Registry:
         """All accounts and tenants: those of files and those kept in the ledger."""
+        from postier.ledger.merged import merged_registry
+
         return merged_registry(self.files(), self.store)
+
+    def names(self) -> Names:
+        """The names alone, as the ledger was told of them: far cheaper than the registry."""
+        told = told_names(self.store)
+        if told is not None:
+            return told
+        known = self.registry()
+        drivers = {name: account.driver for name, account in known.accounts.items()}
+        return Names(tuple(sorted(known.tenants)), drivers)
 
     def accounts(self) -> AccountStore:
         """The accounts and tenants kept in the ledger, to be changed in the name of whoever runs the command."""
+        from postier.ledger.account_store import AccountStore
+
         return AccountStore(self.store, self.files(), who=whoami(), sealer=self.settings.sealer())
 
     def tell(self, merged: Merged) -> None:
         """Let publishers know changed accounts at once; workers look for themselves every three seconds."""
+        from postier.ledger.accounts import configure
+
         configure(self.store, merged.registry, files=self.files())
 
     def manage(self) -> Management:
         """Changes in the name of whoever runs the command."""
+        from postier.ledger.manage import Management
+
         return Management(self.store, whoami())
 
 

@@ -6,7 +6,8 @@ import json
 import re
 import sys
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -86,6 +87,24 @@ def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         drawn.add_row(*(Text(cell) for cell in row))
     Console(highlight=False).print(drawn)
+
+
+@contextmanager
+def bar(verb: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Progress for a person at a terminal who waits for much; answers what is to hear how many are handled.
+
+    `total` is None where nobody knows it.
+    """
+    if not sys.stderr.isatty() or (total is not None and total < 1000):
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+        task = shown.add_task(verb, total=total)
+        yield lambda handled: shown.update(task, completed=handled)
 
 
 def moment(seconds: float | None) -> str:

@@ -7,12 +7,12 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from typing import Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
 from postier.console.arguments import EPILOG, AccountName, AsJson, KindName, StateNames, TenantName
-from postier.console.output import NEGATIVE, USAGE, as_json, complain, safe, say, say_json
+from postier.console.output import NEGATIVE, USAGE, as_json, bar, complain, safe, say, say_json
 from postier.console.selection import (
     By,
     Cause,
@@ -26,6 +26,9 @@ from postier.console.selection import (
     checked_states,
     filters_of,
 )
+
+if TYPE_CHECKING:
+    from postier.ledger.erasure import Erased
 
 _PURGEABLE = ("failed", "unknown", "expired", "suppressed", "sent", "discarded")
 
@@ -66,10 +69,13 @@ def export(
     with ledger() as opened:
         who = by or whoami()
         out = _opened_for_writing(file)
+        lines = Records(opened.store, who).export(opened.queries.ended(wanted, states=states, group=group))
         try:
-            for line in Records(opened.store, who).export(opened.queries.ended(wanted, states=states, group=group)):
-                out.write(as_json(line) + "\n")
-                count += 1
+            with bar("exporting", None) as told:
+                for count, line in enumerate(lines, 1):
+                    out.write(as_json(line) + "\n")
+                    if count % 1000 == 0:
+                        told(count)
             out.flush()
             if file != "-":
                 os.fsync(out.fileno())
@@ -150,34 +156,45 @@ def _lines(file: str) -> Iterator[dict[str, Any]]:
 
 
 def erase(
-    address: Annotated[str, typer.Argument(help="The recipient's address.")],
-    tenant: Annotated[str, typer.Option("--tenant", help="Whose recipient it is.")],
+    address: Annotated[str, typer.Argument(help="The person's address.")],
+    tenant: Annotated[str, typer.Option("--tenant", help="Whose mail it is about.")],
     yes: Yes = False,
     by: By = None,
     json_output: AsJson = False,
 ) -> None:
-    """Remove what the ledger knows of one recipient: waiting mail is given up, contents, servers' words and provider's
-    ids go. Exit 1 when mail under way was left: say it again then."""
+    """Remove what the ledger knows of one person, as a recipient and in the content of mail to others: such mail is
+    given up where it waits; contents, servers' words and provider's ids go. Everything is read: allow a minute for a
+    million deliveries. Exit 1 when something was left: mail under way, or sealed with a key that is not here."""
     from postier.console.ledger_access import ledger, whoami
-    from postier.ledger.records import Records
+    from postier.ledger.erasure import Erasure
+    from postier.schemas.address import parse_address
 
+    try:
+        person = parse_address(address.strip())
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="address") from None
     if not yes:
         if not sys.stdin.isatty():
             raise typer.BadParameter("say --yes to erase a person's data", param_hint="--yes")
-        if not typer.confirm("erase all data of this recipient?", err=True):
+        if not typer.confirm("erase all data of this person?", err=True):
             raise typer.Exit(NEGATIVE)
-
-    def told(looked: int, erased: int) -> None:
-        if sys.stderr.isatty():
-            print(f"\r{looked} records looked at, {erased} erased", end="", file=sys.stderr, flush=True)
-
-    with ledger() as opened:
-        done = Records(opened.store, by or whoami()).erase(address, tenant, opened.settings.sealer(), told=told)
-    if sys.stderr.isatty():
-        complain("")
+    with ledger() as opened, bar("looking", sum(opened.queries.counts().values())) as told:
+        erasure = Erasure(opened.store, by or whoami(), person, tenant, opened.settings.sealer())
+        done = erasure.run(told)
     if json_output:
-        say_json({"looked": done.looked, "erased": done.erased, "under_way": done.under_way})
+        say_json(done.as_dict())
     else:
-        say(f"{done.erased} erased" + (f", {done.under_way} under way: say it again" if done.under_way else ""))
-    if done.under_way:
+        _say_erased(done)
+    if done.under_way or done.unopened:
         raise typer.Exit(NEGATIVE)
+
+
+def _say_erased(done: Erased) -> None:
+    say(f"{done.erased} erased, and {done.named} to others that named the person; {done.inbox} from the inbox")
+    if done.under_way:
+        say(f"{done.under_way} are under way: say it again in a minute")
+    if done.unopened:
+        say(f"{done.unopened} could not be looked into: they are sealed with a key that is not in POSTIER_SEAL_KEYS")
+    for place in done.stays:
+        say(f"the address stands on in {safe(place)}")
+    complain("Redis keeps what was there in its files until it rewrites them (BGREWRITEAOF, BGSAVE); so do backups")

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from postier.console.arguments import EPILOG, AsJson, KindName, StateNames, TenantName, read_moment
-from postier.console.output import NEGATIVE, OK, complain, moment, safe, say, say_json, span, table
+from postier.console.output import NEGATIVE, OK, bar, complain, moment, safe, say, say_json, span, table
 from postier.console.selection import (
     All,
     By,
@@ -28,6 +26,7 @@ from postier.console.selection import (
     checked_states,
     choose,
     filters_of,
+    refuse_unknown_group,
 )
 
 if TYPE_CHECKING:
@@ -52,6 +51,7 @@ _KINDS_OF_STAY = {
     "not_possible": "not waiting for a person any more", "already_sent": "already sent, excluded",
     "over": "expired, skipped", "unknown_id": "not known", "unknown": "unknown outcome: may have left, not replayed "
     "without --unknown-too", "other_tenant": "of a tenant that may not use this account",
+    "no_content": "without content: it is gone",
 }  # fmt: skip
 
 
@@ -88,6 +88,7 @@ def replay(
     """Start deliveries anew: by id, group or file, or with --all those that the filters leave. What would happen is
     counted first. Exit 1 when one that was named was not replayed."""
     from postier.console.ledger_access import ledger, whoami
+    from postier.ledger.groups import Groups
     from postier.ledger.replay import How, Replays
 
     how = How(pace=read_pace(pace), at=read_moment(at, "--at"), account=account, unknown_too=unknown_too)
@@ -101,6 +102,13 @@ def replay(
             correct(opened, ids or [], edit, account=account, who=who, dry_run=dry_run, json_output=json_output)
             return
         _refuse_unknown_account(opened, account)
+        if dry_run and (all_ or group is not None) and not (ids or file or text):
+            refuse_unknown_group(opened.store, group)
+            spans = Groups(opened.store).spans(wanted, states=states, group=group)
+            with bar("counting", sum(span.last - span.first + 1 for span in spans)) as told:
+                counted = Replays(opened.store, who).preview_groups(spans, how, opened.registry(), told=told)
+            _print_preview(counted, how, say, json_output=json_output)
+            return
         with choose(opened.store, ids, file=file, all_=all_, group=group, filters=wanted, states=states) as chosen:
             replays = Replays(opened.store, who)
             preview = replays.preview(chosen, how, opened.registry())
@@ -111,7 +119,7 @@ def replay(
                 _print_preview(preview, how, complain, json_output=False)
             agree("replay", preview.starts, explicit=chosen.explicit, yes=yes, confirm=confirm)
             replay_id = replay_id or Replays.new_id()
-            with _bar(chosen.count) as told:
+            with bar("replaying", chosen.count) as told:
                 answers = replays.start(chosen, how, opened.registry(), replay_id=replay_id, told=told)
                 tally = _tell(answers, each=chosen.explicit, json_output=json_output)
             _sum_up(tally, replay_id, how, explicit=chosen.explicit, json_output=json_output)
@@ -151,19 +159,6 @@ def _print_preview(preview: Preview, how: How, line: Callable[[str], None], *, j
         line(f"at {how.pace:g} a second the last one starts {span(preview.lasts)} after the first")
     if how.at:
         line(f"not before {moment(how.at)}")
-
-
-@contextmanager
-def _bar(total: int) -> Iterator[Callable[[int], None]]:
-    if not sys.stderr.isatty() or total < 1000:
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-
-    with Bar(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("replaying", total=total)
-        yield lambda handled: bar.update(task, completed=handled)
 
 
 def _tell(answers: Iterator[tuple[str, Any]], *, each: bool, json_output: bool) -> Counter[str]:

@@ -102,9 +102,7 @@ def choose(
         sources.append(_of_file(file))
     if all_ or group is not None:
         groups = Groups(store)
-        if group is not None and not groups.parts(filters_of(), group=group):
-            complain(f"postier: no group is known as {safe(group)}: `postier failed` lists them")
-            raise typer.Exit(NEGATIVE)
+        refuse_unknown_group(store, group)
         sources.append(groups.members(filters, states=states, group=group))
     count = 0
     with tempfile.TemporaryFile("w+", encoding="utf-8", prefix="postier-") as spool:
@@ -113,6 +111,15 @@ def choose(
             count += 1
         spool.flush()
         yield Chosen(spool, count, explicit=not (all_ or group is not None or file is not None))
+
+
+def refuse_unknown_group(store: Store, group: str | None) -> None:
+    """End the command when there is no such group."""
+    from postier.ledger.groups import Groups
+
+    if group is not None and not Groups(store).parts(filters_of(), group=group):
+        complain(f"postier: no group is known as {safe(group)}: `postier failed` lists them")
+        raise typer.Exit(NEGATIVE)
 
 
 def _of_file(name: str) -> Iterator[str]:
@@ -148,7 +155,7 @@ def agree(verb: str, count: int, *, explicit: bool, yes: bool, confirm: int | No
         return
     if not sys.stdin.isatty():
         wanted = "--yes" if count <= TYPED_BEYOND else f"--confirm {count}"
-        raise typer.BadParameter(f"say {wanted} to {verb} {count} deliveries", param_hint="--all")
+        raise typer.BadParameter(f"say {wanted} to {verb} {count} deliveries", param_hint=wanted.partition(" ")[0])
     if count <= TYPED_BEYOND:
         if not typer.confirm(f"{verb} {count} deliveries?", err=True):
             raise typer.Exit(NEGATIVE)

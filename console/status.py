@@ -45,7 +45,7 @@ def status(
 
 
 def _find(opened: Ledger, wanted: str, tenant: str | None) -> list[Status]:
-    tenants = [tenant] if tenant is not None else sorted(opened.registry().tenants)
+    tenants = [tenant] if tenant is not None else opened.names().tenants
     found = opened.queries.find(wanted, tenants)
     if not found and tenant is None:  # a tenant that was removed since
         one = opened.queries.status(wanted)
@@ -59,7 +59,7 @@ def show(opened: Ledger, found: Iterable[Status], *, json_output: bool) -> None:
     from postier.console.words import advice, runbook_page, state_in_words
 
     accounts, now = opened.queries.accounts(), time.time()
-    drivers = {name: account.driver for name, account in opened.registry().accounts.items()}
+    drivers = opened.names().drivers
     for number, one in enumerate(found):
         words, hint = state_in_words(one, accounts, now), advice(one, accounts)
         page = runbook_page(one.cause, one.state) if one.state in _HAS_PAGE else ""

@@ -36,8 +36,13 @@ def timeline(status: Status, drivers: Mapping[str, str]) -> list[dict[str, Any]]
 
 
 def _first_account(status: Status) -> str:
-    moved = [line for line in status.history if line.get("what") == "overflowed"]
-    return str(moved[0].get("from", status.account)) if moved else status.account
+    """Where it was routed first: what overflowed or was replayed by another account says where it was."""
+    for line in status.history:
+        if line.get("from"):
+            return str(line["from"])
+        if line.get("account") and line.get("what") != "replayed":
+            return str(line["account"])
+    return status.account
 
 
 def step_in_words(step: Mapping[str, Any]) -> str:

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from postier.console.ledger_access import Ledger
     from postier.ledger.watch import Picture
 
+_OTHER_LINES = 9  # of the live view: what stands above and below the rows, where lines wrap
 _COLUMNS = ("account", "state", "rate", "quota left", "urgent", "bulk", "busy", "oldest", "last error")
+_LAST = len(_COLUMNS) - 1
 
 
 def register(app: typer.Typer) -> None:
@@ -110,26 +112,28 @@ def _live(opened: Ledger, every: float) -> None:
     from postier.ledger.watch import look
     from postier.schemas.errors import LedgerUnavailable
 
-    chosen, note, names = 0, "", []
+    chosen, note = 0, ""
+    names: list[str] = []  # an account stays chosen wherever its row goes
     with _keys(), Live(screen=True, auto_refresh=False) as live:
         while True:
             try:
                 picture = look(opened.store)
                 rows = rows_of(picture)
+                name = names[chosen] if names else ""
                 names = [row[0] for row in rows]
-                chosen = max(0, min(chosen, len(rows) - 1))
-                live.update(_drawn(picture, rows, chosen, note), refresh=True)
+                chosen = names.index(name) if name in names else max(0, min(chosen, len(rows) - 1))
+                live.update(_drawn(picture, rows, chosen, note, live.console.height), refresh=True)
             except LedgerUnavailable as error:  # a restart must not end the watch
                 note = safe(error)
             key = _pressed(every)
             if key in ("q", "\x03"):
                 return
             if key in ("j", "B"):
-                chosen += 1
+                chosen = min(chosen + 1, max(0, len(names) - 1))
             elif key in ("k", "A"):
-                chosen -= 1
+                chosen = max(0, chosen - 1)
             elif key in ("p", "r") and names:
-                name = names[max(0, min(chosen, len(names) - 1))]
+                name = names[chosen]
                 try:
                     manage = opened.manage()
                     (manage.pause if key == "p" else manage.resume)(name)
@@ -138,17 +142,25 @@ def _live(opened: Ledger, every: float) -> None:
                     note = safe(error)
 
 
-def _drawn(picture: Picture, rows: list[tuple[str, ...]], chosen: int, note: str) -> RenderableType:
+def _drawn(picture: Picture, rows: list[tuple[str, ...]], chosen: int, note: str, height: int) -> RenderableType:
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
     drawn = Table(box=None, pad_edge=False, header_style="bold", expand=True)
-    for name in _COLUMNS:
-        drawn.add_column(name, no_wrap=True, overflow="ellipsis")
-    for number, row in enumerate(rows):
+    # What is short is never cut, what nobody has is left out; the last column gets the room that is left.
+    shown = [at for at in range(len(_COLUMNS)) if at == _LAST or any(row[at] for row in rows)]
+    for at in shown:
+        least = None if at == _LAST else max(len(_COLUMNS[at]), *(len(row[at]) for row in rows))
+        drawn.add_column(_COLUMNS[at], no_wrap=True, min_width=least, ratio=None if least else 1, overflow="ellipsis")
+    room = max(3, height - _OTHER_LINES)
+    first = max(0, min(chosen - room // 2, len(rows) - room))  # the chosen one is in sight, however many there are
+    for number, row in list(enumerate(rows))[first : first + room]:
         style = "reverse" if number == chosen else "" if row[1] == "ready" else "bold"
-        drawn.add_row(*(Text(safe(cell)) for cell in row), style=style)
+        drawn.add_row(*(Text(safe(row[at])) for at in shown), style=style)
+    hidden = len(rows) - room
+    if hidden > 0:
+        drawn.add_row(Text(f"… {hidden} more", style="dim"))
     keys = "p pause   r resume   ↑↓ choose   q end" + (f"   {note}" if note else "")
     return Group(Text(_summary(picture)), Text(""), drawn, Text(""), Text(_failures(picture)), Text(keys, style="dim"))
 

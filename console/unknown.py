@@ -118,15 +118,15 @@ def resolve(
         if sent:
             tell(Management(opened.store, who).resolve(chosen), "resolved", json_output=json_output)
             return
-        only = [one.id for one in opened.queries.statuses(chosen) if one.state == "unknown"]
-        count = others = 0
+        only = opened.queries.in_state(chosen, "unknown")
+        count = 0
         for delivery_id, answer in Replays(opened.store, who).start(only, How(unknown_too=True), opened.registry()):
-            count, others = (count + 1, others) if answer == "done" else (count, others + 1)
+            count += answer == "done"
             if json_output:
                 say_json({"id": delivery_id, "result": "resent" if answer == "done" else answer})
             elif answer != "done":
                 complain(f"{safe(delivery_id)} {WHY.get(answer, answer)}")
-        others += chosen.count - len(only)
+        others = chosen.count - count
     if not json_output:
         say(f"{count} sent again" + (f", {others} not" if others else ""))
     if others:

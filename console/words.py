@@ -18,6 +18,14 @@ CAUSES = {
     "quota_exhausted": "its allowance is used up",
     "sender_refused": "the server does not let it send",
     "unreachable": "the server could not be reached",
+    "tls_unavailable": "the server gave no safe connection",
+    "certificate_expired": "the server's certificate has run out",
+    "certificate_other_name": "the server's certificate is another host's",
+    "certificate_not_trusted": "nobody known signed the server's certificate",
+    "too_slow": "the server took longer than it may",
+    "protocol": "the server did not speak SMTP",
+    "no_smtputf8": "the server takes no international addresses",
+    "oauth_unavailable": "the token service gave no token",
     "rate_limited": "the provider asked to slow down",
     "temporary": "the server refused for the moment",
     "refused": "the mail was refused for good",
@@ -33,7 +41,7 @@ CAUSES = {
     "superseded": "a newer one took its place",
     "withdrawn": "it was taken back before it was handed over",
     "corrected": "a corrected one took its place",
-    "erased": "its recipient's data was erased",
+    "erased": "the data of a person it was for or about was erased",
     "delivery_error": "the driver gave no reason that is known here",
     "account": "the account cannot send",
     "expired": "it ran out of time before it could leave",
@@ -54,6 +62,14 @@ ADVICE = {
     "expired": "See why it waited (account parked, limits, no workers); replay what is still of use.",
     "suppressed": "Ask the recipient for another address; nothing will be sent to this one.",
     "unreachable": "Check the account (`postier accounts check`), then replay.",
+    "tls_unavailable": "Check the account's port and security (`postier accounts check`), then replay.",
+    "certificate_expired": "The server's owner has to renew it; then resume the account.",
+    "certificate_other_name": "Use the host name the certificate was made for, then resume the account.",
+    "certificate_not_trusted": "Set ca_file to the authority's certificate if it is your own, then resume the account.",
+    "too_slow": "Check the account (`postier accounts check`) and the server's load, then replay.",
+    "protocol": "Check that host and port are a mail server's (`postier accounts check`), then replay.",
+    "no_smtputf8": "Send by an account whose server offers SMTPUTF8, or ask for an ASCII address (`--edit`).",
+    "oauth_unavailable": "Check the token service's address and the network (`postier accounts check`), then replay.",
     "authentication_failed": "Mend the login (`postier accounts check`), resume the account, then replay.",
     "quota_exhausted": "Wait for the quota's reset or raise it at the provider, then replay with --pace.",
     "rate_limited": "Lower the account's limits, then replay with --pace.",
@@ -146,6 +162,8 @@ def _waiting(status: Status, account: Mapping[str, Any], now: float, cause: str)
         return f"waiting: {standing}"
     if status.due is not None and status.due > now:
         follows = f"attempt {status.attempt + 1} in {span(status.due - now)}"
+        if status.facts.get("replay") and status.attempt == 0:  # its last failure is no reason any more
+            return f"waiting: replayed, {follows}"
         return f"waiting: {cause}; {follows}" if cause else f"waiting: {follows}"
     return "waiting for its turn"
 

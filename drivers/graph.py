@@ -92,7 +92,7 @@ class GraphSender:
             )
         except NotSent as error:
             if error.certificate:
-                raise AccountError(str(error), stage="connect") from None
+                raise AccountError(str(error), stage="connect", cause=error.certificate) from None
             raise Unreachable(str(error), stage="connect") from None
         except NoAnswer as error:
             evidence = {"octets": error.octets, "client_request_id": headers["client-request-id"]}

@@ -17,6 +17,7 @@ from typing import Any
 import httpcore2
 import httpx2
 
+from postier.drivers.certificates import certificate_cause
 from postier.drivers.egress import Resolver
 from postier.schemas.errors import AccountError, Unreachable
 
@@ -155,7 +156,8 @@ class Stream(httpcore2.NetworkStream):
             sock = ssl_context.wrap_socket(self.sock, server_hostname=server_hostname)
         except ssl.SSLCertVerificationError as error:
             self.close()
-            raise AccountError(f"certificate: {error.verify_message[:200]}", stage="connect") from None
+            text = f"certificate: {error.verify_message[:200]}"
+            raise AccountError(text, stage="connect", cause=certificate_cause(error)) from None
         except OSError:
             self.close()
             raise Unreachable("the TLS handshake with the provider's API failed", stage="connect") from None

@@ -16,14 +16,17 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 from urllib.parse import urlsplit
 
+from postier.drivers.certificates import certificate_cause
+from postier.schemas.errors import NarrowCause
+
 Resolve = Callable[[str, int], list[tuple[str, int]]]
 _MOST_ADDRESSES = 4
 
 
 class NotSent(Exception):
-    """The server never had the whole request. The text is for people; `certificate` says that TLS found a stranger."""
+    """The server never had the whole request. The text is for people; `certificate` says what TLS had against it."""
 
-    def __init__(self, reason: str, *, certificate: bool = False) -> None:
+    def __init__(self, reason: str, *, certificate: NarrowCause | None = None) -> None:
         super().__init__(reason)
         self.certificate = certificate
 
@@ -208,7 +211,8 @@ class _Wire:
             self._sock.settimeout(self._time_left())
             self._sock = context.wrap_socket(self._sock, server_hostname=host)
         except ssl.SSLCertVerificationError as error:
-            raise NotSent(f"certificate: {error.verify_message}", certificate=True) from None
+            text = f"certificate: {error.verify_message}"
+            raise NotSent(text, certificate=certificate_cause(error)) from None
         except (OSError, ValueError) as error:
             reason = "no answer in time" if isinstance(error, TimeoutError) else "the handshake failed"
             raise NotSent(f"no TLS: {reason}") from None

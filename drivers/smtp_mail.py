@@ -70,9 +70,8 @@ def commands_for(email: Email, session: Session, envelope_from: str | None) -> l
     rcpts = [f"RCPT TO:<{address}>\r\n" for address in email.recipients]
     if email.smtputf8 or not (mime.isascii() and sender.isascii() and all(map(str.isascii, email.recipients))):
         if not session.utf8:
-            raise RecipientRefused(
-                "no_smtputf8: the server takes no internationalised mail", enhanced="5.6.7", stage="mail"
-            )
+            text = "no_smtputf8: the server takes no internationalised mail"
+            raise RecipientRefused(text, enhanced="5.6.7", stage="mail", cause="no_smtputf8")
         mail += " SMTPUTF8" if "8BITMIME" not in session.extensions else " BODY=8BITMIME SMTPUTF8"
     return [f"{mail}\r\n".encode(), *map(str.encode, rcpts), b"DATA\r\n"]
 

@@ -9,8 +9,10 @@ import re
 import socket
 import ssl
 from collections.abc import Callable
+from typing import Any
 
 from postier.drivers.base import Ports
+from postier.drivers.certificates import certificate_cause
 from postier.drivers.smtp_login import log_in
 from postier.drivers.smtp_options import SmtpOptions
 from postier.drivers.smtp_reply import Reply, Wire, WireBroken
@@ -106,20 +108,15 @@ def hello(session: Session) -> None:
 def start_tls(session: Session, context: ssl.SSLContext | None) -> None:
     """STARTTLS: required, never skipped; what came in clear after the 220 is refused (CVE-2011-0411)."""
     if "STARTTLS" not in session.extensions:
-        raise Unreachable("tls_unavailable: the server does not offer STARTTLS", stage="starttls")
+        raise _no_tls("the server does not offer STARTTLS", "starttls")
     session.send(b"STARTTLS\r\n", 1)
     reply = session.wire.read()
     session.expected = 0
     if reply.code != 220:
         words = safe_words(reply.text)
-        raise Unreachable(
-            f"tls_unavailable: STARTTLS was refused: {words}",
-            code=reply.code,
-            enhanced=reply.enhanced,
-            stage="starttls",
-        )
+        raise _no_tls(f"STARTTLS was refused: {words}", "starttls", code=reply.code, enhanced=reply.enhanced)
     if session.wire.unread:
-        raise Unreachable("tls_unavailable: the server sent clear text after agreeing to TLS", stage="starttls")
+        raise _no_tls("the server sent clear text after agreeing to TLS", "starttls")
     wrap(session, context)
     session.extensions = {}
 
@@ -129,16 +126,21 @@ def wrap(session: Session, context: ssl.SSLContext | None) -> None:
     stage: Stage = "starttls" if session.options.security == "starttls" else "connect"
     wire = session.wire
     if context is None:
-        raise Unreachable("tls_unavailable: no TLS context was made", stage=stage)
+        raise _no_tls("no TLS context was made", stage)
     try:
         wire.sock.settimeout(wire.time_left)
         wire.swap(context.wrap_socket(wire.sock, server_hostname=session.options.host))
     except ssl.SSLCertVerificationError as error:
         which = _CERTIFICATE_FAULTS.get(error.verify_code, "not trusted")
-        raise AccountError(f"certificate: {which}: {safe_words(error.verify_message)}", stage=stage) from None
+        text = f"certificate: {which}: {safe_words(error.verify_message)}"
+        raise AccountError(text, stage=stage, cause=certificate_cause(error)) from None
     except (OSError, ValueError) as error:
         reason = "no answer in time" if isinstance(error, TimeoutError) else "the handshake failed"
-        raise Unreachable(f"tls_unavailable: {reason}", stage=stage) from None
+        raise _no_tls(reason, stage) from None
+
+
+def _no_tls(reason: str, stage: Stage, **details: Any) -> Unreachable:
+    return Unreachable(f"tls_unavailable: {reason}", stage=stage, cause="tls_unavailable", **details)
 
 
 def refused(session: Session, reply: Reply, stage: Stage) -> DeliveryError:
@@ -182,8 +184,9 @@ def dial(
                 log_in(session, ports.tokens)
     except WireBroken as error:
         session.drop()
-        text = f"tls_unavailable: {error}" if stage == "starttls" else str(error)
-        raise Unreachable(text, stage=stage) from None
+        if stage == "starttls":
+            raise _no_tls(str(error), stage) from None
+        raise Unreachable(str(error), stage=stage, cause=error.cause) from None
     except BaseException:
         session.drop()
         raise

@@ -13,6 +13,8 @@ import ssl
 from collections.abc import Callable
 from typing import NamedTuple
 
+from postier.schemas.errors import NarrowCause
+
 MAX_REPLY = 65_536  # octets
 MAX_LINE = 2_048  # octets
 MAX_LINES = 100
@@ -28,6 +30,7 @@ class WireBroken(Exception):
     """The connection is of no more use. `sent` is how many octets of a failed write the kernel took."""
 
     sent = 0
+    cause: NarrowCause | None = None
 
 
 class ConnectionLost(WireBroken):
@@ -37,9 +40,13 @@ class ConnectionLost(WireBroken):
 class TooSlow(WireBroken):
     """A reply or a write did not finish within its time."""
 
+    cause = "too_slow"
+
 
 class ProtocolBroken(WireBroken):
     """What came is not SMTP, too big, or came unasked."""
+
+    cause = "protocol"
 
 
 class Reply(NamedTuple):

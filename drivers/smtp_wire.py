@@ -278,7 +278,7 @@ class Conversation:
             self._drop()
             if words is not None and words.code >= 400:
                 return kept_for_later(refusal(words, "body", session.secrets))
-            return TemporaryError(f"cut inside the body: {broken}", stage="body")
+            return TemporaryError(f"cut inside the body: {broken}", stage="body", cause=broken.cause)
         return None
 
     @staticmethod
@@ -333,7 +333,7 @@ class Conversation:
         self._drop()
         if isinstance(broken, _Dismissed):
             return kept_for_later(refusal(broken.reply, transaction.stage, secrets))
-        return TemporaryError(str(broken), stage=transaction.stage)
+        return TemporaryError(str(broken), stage=transaction.stage, cause=broken.cause)
 
 
 class _Dismissed(WireBroken):

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from postier.drivers.replies import ReplyClass, classify
+from postier.drivers.reply_rules_account import GREYLISTED
+from postier.drivers.reply_text import normalise
 from postier.drivers.smtp_reply import Reply
 from postier.schemas.errors import (
     AccountError,
@@ -24,6 +26,7 @@ from postier.schemas.errors import (
 
 MAX_WORDS = 300  # characters
 _QUOTA_PROBE = 3600.0  # seconds: windows slide or end at an hour that no reply tells
+_GREYLISTED = 60.0  # seconds: an earlier try would be refused again, and may begin the wait anew (RFC 6647 section 5)
 _LONGEST_WAIT = 86_400.0  # seconds: a server that asks for more is asked again tomorrow
 
 _ADDRESS = re.compile(r"([^\s<>@\"'(),:;=\[\]])[^\s<>@\"'(),:;=\[\]]*@([\w\[])[\w.:\[\]-]*")
@@ -84,7 +87,10 @@ def refusal(reply: Reply, stage: Stage, secrets: Sequence[str] = ()) -> Delivery
     if code == 421 and stage not in ("connect", "ehlo"):  # it closes on us: fewer, slower (RFC 5321 section 3.8)
         return RateLimited(words, retry_after=wished_wait(reply.text), **details)
     if reply_class == ReplyClass.RETRY or code == 421:
-        return TemporaryError(words, retry_after=wished_wait(reply.text), **details)
+        wish = wished_wait(reply.text)
+        if wish is None and GREYLISTED.search(normalise(reply.text)[1]):
+            wish = _GREYLISTED
+        return TemporaryError(words, retry_after=wish, **details)
     if stage == "auth":
         return AuthenticationFailed(words, **details)
     if reply_class == ReplyClass.SUPPRESS:

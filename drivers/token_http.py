@@ -92,7 +92,7 @@ class TokenHttp:
             )
         except NotSent as error:
             if error.certificate:
-                raise AccountError(str(error), stage="auth") from None
+                raise AccountError(str(error), stage="auth", cause=error.certificate) from None
             raise oauth_unavailable(str(error)) from None
         except NoAnswer as error:
             raise oauth_unavailable(str(error)) from None

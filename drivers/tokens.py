@@ -254,7 +254,8 @@ def oauth_unavailable(
 ) -> TemporaryError:
     """The error for a token service that is away: the mail waits."""
     kind = RateLimited if limited else TemporaryError
-    return kind(f"oauth_unavailable: {reason}", retry_after=retry_after, code=code, stage="auth")
+    text = f"oauth_unavailable: {reason}"
+    return kind(text, retry_after=retry_after, code=code, stage="auth", cause="oauth_unavailable")
 
 
 def login_refused(text: str, *, code: int | None = None, needs_login: bool = False) -> AuthenticationFailed:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -16,6 +15,7 @@ from postier.ledger.store import Store, translated
 
 WAITING_FOR_A_PERSON = ("failed", "unknown", "expired", "suppressed")
 _PIPED = 500
+_AT_ONCE = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,15 @@ class Part:
         """The id people quote; the same for the same state, cause, account and kind, for ever."""
         text = json.dumps([self.state, self.cause, self.account, self.kind])
         return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Ranks `first` to `last` of a part, the oldest failure first."""
+
+    part: Part
+    first: int
+    last: int
 
 
 @dataclass(slots=True)
@@ -162,6 +171,24 @@ class Groups:
         for part in self.parts(filters, states=states, group=group):
             yield from self._members_of(part, filters, newest_first=newest_first)
 
+    def spans(
+        self, filters: Filters, *, states: Iterable[str] | None = None, group: str | None = None
+    ) -> list[Span]:  # fmt: skip
+        """Where what fits stands (but for `text`), group by group, in the order of `members`."""
+        parts = self.parts(filters, states=states, group=group)
+        low, high = _scores(filters)
+        found: list[Span] = []
+        for at in range(0, len(parts), _PIPED):
+            page = parts[at : at + _PIPED]
+            with translated():
+                pipe = self._store.redis.pipeline(transaction=False)
+                for part in page:
+                    pipe.zcount(self._store.key(part.index), "-inf", f"({low}" if low != "-inf" else "(-inf")
+                    pipe.zcount(self._store.key(part.index), low, high)
+                rows = pipe.execute()
+            found += [Span(part, rows[2 * n], rows[2 * n] + rows[2 * n + 1] - 1) for n, part in enumerate(page)]
+        return [span for span in found if span.first <= span.last]
+
     def _members_of(self, part: Part, filters: Filters, *, newest_first: bool) -> Iterator[str]:
         first, last = ranks(self._store, part.index, filters.since, filters.until)
         if newest_first:
@@ -184,13 +211,16 @@ class Groups:
                     pipe.zrevrangebyscore(key, high, low, start=0, num=1, withscores=True)
                 heads = [rows[0][1] if rows else 0.0 for rows in pipe.execute()]
             # What is among the last `limit` of all is in one of the `limit` indexes with the last heads.
-            chosen = heapq.nlargest(limit, zip(heads, keys[at : at + _PIPED], strict=True))
-            for head, key in chosen:
-                if not head or (len(found) >= limit and head < found[-1][0]):
+            chosen = [one for one in heapq.nlargest(limit, zip(heads, keys[at : at + _PIPED], strict=True)) if one[0]]
+            for first in range(0, len(chosen), _AT_ONCE):
+                if len(found) >= limit and chosen[first][0] < found[-1][0]:
                     break
                 with translated():
-                    rows = self._store.redis.zrevrangebyscore(key, high, low, start=0, num=limit, withscores=True)
-                found.extend((score, item.decode()) for item, score in rows)
+                    pipe = self._store.redis.pipeline(transaction=False)
+                    for _, key in chosen[first : first + _AT_ONCE]:
+                        pipe.zrevrangebyscore(key, high, low, start=0, num=limit, withscores=True)
+                    pages = pipe.execute()
+                found.extend((score, item.decode()) for page in pages for item, score in page)
                 found = heapq.nlargest(limit, found)
         return [item for _, item in found]
 
@@ -206,10 +236,3 @@ class Groups:
             found.extend((score or 0.0, item) for item, score in zip(page, scores, strict=True))
             found = heapq.nlargest(limit, found)
         return [item for _, item in found]
-
-    def counts_by_cause(self, since: float) -> dict[str, int]:
-        """How many deliveries came to wait for a person since a time, by cause."""
-        tally: dict[str, int] = defaultdict(int)
-        for one in self.find(Filters(since=since)):
-            tally[one.cause or one.state] += one.count
-        return dict(tally)

@@ -31,6 +31,11 @@ class Refused:
     raw: bytes
 
 
+def open_refused(sealer: Sealer, row: bytes) -> bytes:
+    """The bytes of a refused envelope, from its line in the ledger. Raises Unsealable."""
+    return sealer.open(row.partition(b"\n")[2], _CONTEXT)
+
+
 class Inbox:
     """Takes envelopes from the inbox and publishes them. Crashing half-way is harmless: publishing is idempotent."""
 
@@ -99,10 +104,10 @@ class Inbox:
             rows = self._store.redis.lrange(self._refused, 0, limit - 1)
         found = []
         for row in rows:
-            head, _, sealed = row.partition(b"\n")
+            head = row.partition(b"\n")[0]
             facts = json.loads(head)
             try:
-                raw = self._sealer.open(sealed, _CONTEXT)
+                raw = open_refused(self._sealer, row)
             except Unsealable:
                 raw = b""
             found.append(Refused(facts["at"], facts["error"], raw))

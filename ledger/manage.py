@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from postier.ledger.audit import Audit
 from postier.ledger.groups import WAITING_FOR_A_PERSON
+from postier.ledger.lanes import tidy_lanes
 from postier.ledger.payload import Payload, open_payload
 from postier.ledger.publish import Accepted, Publisher, admit_and_route
 from postier.ledger.queries import Queries, Status
@@ -20,6 +21,7 @@ from postier.schemas.edge import read_envelope
 from postier.schemas.errors import InvalidEvent, LedgerUnavailable
 from postier.schemas.events import Recipient
 from postier.schemas.strict_json import read_object
+from postier.settings.logs import redact
 from postier.settings.seal import Sealer
 
 Answer = Literal["done", "not_possible", "unknown_id"]
@@ -53,8 +55,14 @@ class Management:
         return known
 
     def discard(self, ids: Iterable[str], reason: str) -> Iterator[tuple[str, Answer]]:
-        """Give up on deliveries that wait, for their turn or for a person; their payload is removed."""
-        yield from self._each("discard", ids, "deliveries.discarded", reason[:300])
+        """Give up on deliveries that wait, for their turn or for a person; their payload is removed.
+
+        Addresses in the reason are masked: the audit keeps it for ever.
+        """
+        try:
+            yield from self._each("discard", ids, "deliveries.discarded", redact(reason)[:300])
+        finally:
+            tidy_lanes(self._store)
 
     def resolve(self, ids: Iterable[str]) -> Iterator[tuple[str, Answer]]:
         """Say of deliveries whose outcome is unknown that they were sent."""

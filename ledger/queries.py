@@ -17,7 +17,7 @@ ENDS = ("sent", "failed", "expired", "unknown", "discarded", "suppressed")
 STATES = ("waiting", "leased", "sending", *ENDS)
 _TIMES = ("accepted_at", "due", "deadline", "leased_at", "sending_at", "ended_at")
 _WAITED_FOR = ("due", "deadline", "leased_at")  # in the ledger's own time
-_LEFTOVERS = ("was", "was_ended", "was_account", "was_deadline", "pace", "group")
+_LEFTOVERS = ("was", "was_ended", "was_account", "was_deadline", "was_attempt", "pace", "group")
 _NUMBERS = ("attempt", "crashes", "deferred", "replays", "version", "code", "took")
 _PAGE = 500
 
@@ -74,6 +74,10 @@ _OWN = (
 _HIDDEN = ("rkey", "fence", "conversation", "class", *_LEFTOVERS)
 
 
+def _pairs(flat: list[bytes]) -> dict[bytes, bytes]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
 def _read(delivery_id: str, raw: dict[bytes, bytes], history: Iterable[bytes] = (), *, ahead: int = 0) -> Status:
     record: dict[str, Any] = {key.decode(): value.decode("utf-8", "replace") for key, value in raw.items()}
     lives = record.get("state") not in ENDS
@@ -109,26 +113,25 @@ class Queries:
 
     def status(self, delivery_id: str) -> Status | None:
         """One delivery with its timeline, or None."""
-        with translated():
-            pipe = self._redis.pipeline(transaction=False)
-            pipe.hgetall(self._key(f"delivery:{delivery_id}"))
-            pipe.lrange(self._key(f"history:{delivery_id}"), 0, -1)
-            pipe.get(self._key("clock"))
-            record, history, ahead = pipe.execute()
-        return _read(delivery_id, record, history, ahead=int(ahead or 0)) if record else None
+        found = self.statuses((delivery_id,))
+        return found[0] if found else None
 
     def statuses(self, ids: Iterable[str]) -> list[Status]:
         """Several deliveries with their timelines; unknown ids are left out."""
-        names = list(ids)
-        with translated():
-            pipe = self._redis.pipeline(transaction=False)
-            for name in names:
-                pipe.hgetall(self._key(f"delivery:{name}"))
-                pipe.lrange(self._key(f"history:{name}"), 0, -1)
-            pipe.get(self._key("clock"))
-            *rows, last = pipe.execute()
-        ahead, pairs = int(last or 0), zip(names, rows[::2], rows[1::2], strict=True)
-        return [_read(name, raw, lines, ahead=ahead) for name, raw, lines in pairs if raw]
+        found: list[Status] = []
+        left = iter(ids)
+        while names := list(islice(left, _PAGE)):
+            rows, ahead = self._store.run("whole", (1, *names)), self._store.ahead()
+            pairs = zip(names, rows[::2], rows[1::2], strict=True)
+            found.extend(_read(name, _pairs(raw), lines, ahead=ahead) for name, raw, lines in pairs if raw)
+        return found
+
+    def in_state(self, ids: Iterable[str], state: str) -> Iterator[str]:
+        """Those of the ids that are in this state now, page by page."""
+        left = iter(ids)
+        while names := list(islice(left, _PAGE)):
+            answers = self._store.run("facts", (1, "state", *names))
+            yield from (name for name, (now,) in zip(names, answers, strict=True) if now == state.encode())
 
     def deliveries_of(self, tenant: str, idempotency_key: str) -> list[str]:
         """The delivery ids of the event that was published under this key (default: its id)."""
@@ -186,9 +189,13 @@ class Queries:
         filters = Filters(account, kind, tenant, cause, text, since, until)
         found: list[Status] = []
         asked = set(states)
-        for state in ENDS:
-            if state in asked:
-                found.extend(self._of(self._index(f"ended:{state}", filters, newest_first=True), limit))
+        ends = [f"ended:{state}" for state in ENDS if state in asked]
+        if filters == Filters():
+            newest = self._newest(ends, limit)
+            found.extend(self._of(newest, len(newest)))
+        else:
+            for key in ends:
+                found.extend(self._of(self._index(key, filters, newest_first=True), limit))
         living = asked - set(ENDS)
         if living:
             found.extend(islice((one for one in self._living(filters) if one.state in living), limit))
@@ -219,6 +226,14 @@ class Queries:
             elif group is None:
                 yield from self._index(f"ended:{state}", filters)
 
+    def _newest(self, indexes: Iterable[str], limit: int) -> list[str]:
+        """The last ids of each index."""
+        with translated():
+            pipe = self._redis.pipeline(transaction=False)
+            for key in indexes:
+                pipe.zrevrange(self._key(key), 0, limit - 1)
+            return [item.decode() for page in pipe.execute() for item in page]
+
     def _of(self, ids: Iterable[str], limit: int) -> Iterator[Status]:
         wanted = islice(ids, limit)
         while page := list(islice(wanted, _PAGE)):
@@ -244,26 +259,33 @@ class Queries:
         with translated():
             names = sorted(name.decode() for name in self._redis.smembers(self._key("accounts")))
         lanes = [f"lane:{name}:{lane}" for name in names if filters.account in (None, name) for lane in "ub"]
-        for key in ("lease", "scheduled", *lanes):
+        for key in self._filled(("lease", "scheduled"), lanes):
             for page in slices(self._store, key, filters, by_acceptance=True):
                 fresh = [item for item in page.ids if item not in seen]
                 seen.update(fresh)
                 for at in range(0, len(fresh), _PAGE):
                     yield from self._records(item.encode() for item in fresh[at : at + _PAGE])
 
+    def _filled(self, sets: Iterable[str], lists: Iterable[str]) -> list[str]:
+        """Those of these indexes that are not empty: most lanes are."""
+        sets, lists = list(sets), list(lists)
+        with translated():
+            pipe = self._redis.pipeline(transaction=False)
+            for key in sets:
+                pipe.zcard(self._key(key))
+            for key in lists:
+                pipe.llen(self._key(key))
+            sizes = pipe.execute()
+        return [key for key, size in zip([*sets, *lists], sizes, strict=True) if size]
+
     def _records(self, ids: Iterable[bytes]) -> Iterator[Status]:
         names = [item.decode() for item in ids]
         if not names:
             return
-        with translated():
-            pipe = self._redis.pipeline(transaction=False)
-            for name in names:
-                pipe.hgetall(self._key(f"delivery:{name}"))
-            pipe.get(self._key("clock"))
-            *rows, ahead = pipe.execute()
-        for name, row in zip(names, rows, strict=True):
+        ahead = self._store.ahead()
+        for name, row in zip(names, self._store.run("whole", (0, *names)), strict=True):
             if row:
-                yield _read(name, row, ahead=int(ahead or 0))
+                yield _read(name, _pairs(row), ahead=ahead)
 
     def counts(self) -> dict[str, int]:
         """How many deliveries are in each state of the living and the ended."""

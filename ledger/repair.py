@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from postier.ledger.queries import ENDS
-from postier.ledger.records import _glob
-from postier.ledger.store import Store, translated
+from postier.ledger.store import Store, glob, translated
 
 _STEP = 500
 _SCAN = 1000
@@ -84,7 +83,7 @@ class Indexes:
         cursor = 0
         while True:
             with translated():
-                cursor, names = self._store.redis.scan(cursor, match=_glob(prefix) + "*", count=_SCAN)
+                cursor, names = self._store.redis.scan(cursor, match=glob(prefix) + "*", count=_SCAN)
             yield from _steps([name.decode().removeprefix(prefix) for name in names])
             if cursor == 0:
                 break

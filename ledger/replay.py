@@ -9,11 +9,14 @@ from itertools import islice
 from typing import Any, Literal
 
 from postier.ledger.audit import Audit
+from postier.ledger.groups import Span
+from postier.ledger.lanes import tidy_lanes
+from postier.ledger.search import SLICE
 from postier.ledger.store import Argument, Store, translated
 from postier.schemas.account import Registry
 from postier.schemas.envelope import new_event_id
 from postier.schemas.errors import InvalidEvent
-from postier.schemas.events import kind_named
+from postier.schemas.events import KINDS, kind_named
 
 Answer = Literal[
     "done", "in_this_replay", "stopped", "not_possible", "already_sent", "unknown_id", "over", "unknown", "no_content",
@@ -127,24 +130,33 @@ class Replays:
         return f"r-{new_event_id()[-17:]}"
 
     def preview(self, ids: Iterable[str], how: How, registry: Registry) -> Preview:
-        """Count what `start` would do with these ids; nothing is changed."""
-        shown = Preview()
-        now = max(self._store.now() / 1e6, how.at or 0.0)
+        """Count what `start` would do with these ids; nothing is changed. The counting is done in the ledger."""
+        preview = _Previewing(self._store, how, registry)
         for batch in batches(ids, _PAGE):
-            rows = self._rows(batch)
-            for delivery_id in batch:
-                shown.total += 1
-                row = rows.get(delivery_id)
-                due = now + shown.starts * how.interval / 1e6
-                why = _why_not(row, how, registry, due)
-                if row is None or why:
-                    shown.stays[why or "unknown_id"] += 1
-                    continue
-                shown.starts += 1
-                shown.accounts[how.account or row.account] += 1
-                shown.kinds[row.kind] += 1
-        shown.lasts = max(0, shown.starts - 1) * how.interval / 1e6
-        return shown
+            preview.ask("ids", *batch)
+        return preview.done()
+
+    def preview_groups(
+        self,
+        spans: Iterable[Span],
+        how: How,
+        registry: Registry,
+        *,
+        told: Callable[[int], None] | None = None,
+    ) -> Preview:
+        """As `preview`, for spans of groups: far cheaper, for what a group shares is not read from each record.
+
+        `told` hears how many were looked at. Raises LedgerUnavailable.
+        """
+        preview = _Previewing(self._store, how, registry)
+        for span in spans:
+            part = span.part
+            for first in range(span.first, span.last + 1, SLICE):
+                last = min(span.last, first + SLICE - 1)
+                preview.ask("group", part.index, first, last, part.state, part.account, part.kind, part.tenant)
+                if told is not None:
+                    told(preview.shown.total)
+        return preview.done()
 
     def start(
         self,
@@ -196,6 +208,7 @@ class Replays:
         undone = 0
         for batch in batches(self._members(replay_id), BATCH):
             undone += sum(self._store.run("replay", ("undo", replay_id, self._who, *batch)))
+        tidy_lanes(self._store)
         self._audit("replay.stopped", replay_id, undone, None)
         return undone
 
@@ -253,24 +266,45 @@ class Replays:
         Audit(self._store).record(who=self._who, what=what, subject=replay_id, count=count, details=details)
 
 
+class _Previewing:
+    """A preview in the making, question by question: when each one would start depends on those before it."""
+
+    def __init__(self, store: Store, how: How, registry: Registry) -> None:
+        self.shown = Preview()
+        self._store = store
+        self._interval = how.interval
+        self._first = max(store.now(), int((how.at or 0.0) * 1e6))
+        kinds = [value for name, kind in KINDS.items() for value in (name, int(kind.deadline.total_seconds() * 1e6))]
+        self._how: tuple[Argument, ...] = (
+            how.interval, int(how.unknown_too), how.account or "", _only_tenant(how, registry),
+            int(_LIFETIME_OF_UNKNOWN_KIND * 1e6), int(_SLACK * 1e6), len(KINDS), *kinds,
+        )  # fmt: skip
+
+    def ask(self, *which: Argument) -> None:
+        shown = self.shown
+        answer = self._store.run("preview", (self._first + shown.starts * self._interval, *self._how, *which))
+        shown.total += int(answer[0])
+        shown.starts += int(answer[1])
+        tallies = {b"account": shown.accounts, b"kind": shown.kinds, b"stays": shown.stays}
+        for what, name, count in zip(answer[2::3], answer[3::3], answer[4::3], strict=True):
+            tallies[what][name.decode()] += int(count)
+
+    def done(self) -> Preview:
+        self.shown.lasts = max(0, self.shown.starts - 1) * self._interval / 1e6
+        return self.shown
+
+
+def _only_tenant(how: How, registry: Registry) -> str:
+    """Whose mail alone the other account may send; empty for everybody's."""
+    if not how.account:
+        return ""
+    known = registry.accounts.get(how.account)
+    return (known.tenant or "") if known else "?"
+
+
 def _may_use(account: str, tenant: str, registry: Registry) -> bool:
     known = registry.accounts.get(account)
     return known is not None and known.tenant in (None, tenant)
-
-
-def _why_not(row: _Row | None, how: How, registry: Registry, due: float) -> str:
-    if row is None:
-        return "unknown_id"
-    if row.state == "sent":
-        return "already_sent"
-    if row.state == "unknown" and not how.unknown_too:
-        return "unknown"
-    if row.state not in ("failed", "expired", "unknown"):
-        return "not_possible"
-    if how.account and not _may_use(how.account, row.tenant, registry):
-        return "other_tenant"
-    expiry = row.expiry()
-    return "over" if expiry and expiry <= due else ""
 
 
 def _progress(replay_id: str, raw: Mapping[bytes, bytes], states: dict[str, int]) -> Progress:

@@ -16,6 +16,7 @@ from redis.exceptions import (
     BusyLoadingError,
     ClusterDownError,
     MasterDownError,
+    NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -31,8 +32,8 @@ from postier.schemas.errors import ConfigurationError, LedgerUnavailable
 Argument = str | bytes | int | float
 
 # Everything but publish must still run when memory is full, or nothing could drain.
-_DRAINS = {"claim", "settle", "renew", "manage", "configure", "login", "replay", "records", "repair", "dataset"}
-_READS = {"search", "facts"}
+_DRAINS = {"claim", "settle", "renew", "manage", "configure", "login", "replay", "records", "repair", "dataset", "tidy"}
+_READS = {"search", "facts", "preview", "look", "whole"}
 # What stands in front of each script; those that only read take the common part alone.
 _WRITES = ("common", "clock")
 _GOVERNED = (*_WRITES, "governor")
@@ -45,6 +46,10 @@ _SHARED = {
     "replay": _GOVERNED,
 }
 _REFUSALS = ("OOM", "MISCONF", "READONLY", "NOREPLICAS", "LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN")
+_NOT_OFFERED = (
+    "the ledger's scripts are not loaded, and this user may not bring any: no worker of this version has been here "
+    "since Redis started (update workers before publishers)"
+)
 _MEANS = {
     "OOM": "redis_full: its memory is full",
     "MISCONF": "disk_full: it answers MISCONF, for it cannot write to its disk",
@@ -77,6 +82,9 @@ def translated() -> Iterator[None]:
         yield
     except (RedisConnectionError, RedisTimeoutError, BusyLoadingError, OSError) as error:
         raise LedgerUnavailable(f"Redis cannot be reached: {type(error).__name__}") from None
+    except NoPermissionError as error:
+        text = "Redis refuses the command: its user has no right to it (compare deploy/users.acl)"
+        raise LedgerUnavailable(f"{text}: {error}"[:300], retry_after=30.0) from None
     except ResponseError as error:
         word = _CLASSES.get(type(error)) or str(error).split(" ", 1)[0]
         if word in _REFUSALS:
@@ -84,6 +92,11 @@ def translated() -> Iterator[None]:
         raise
     except RedisError as error:
         raise LedgerUnavailable(f"Redis failed: {type(error).__name__}") from None
+
+
+def glob(text: str) -> str:
+    """A text as SCAN's pattern takes it literally."""
+    return "".join(f"\\{c}" if c in "*?[]^\\" else c for c in text)
 
 
 class Store:
@@ -124,7 +137,18 @@ class Store:
             try:
                 return self._call("EVALSHA", digest, 1, self.prefix, *args)
             except NoScriptError:
-                return self._call("EVAL", text, 1, self.prefix, *args)
+                try:
+                    return self._call("EVAL", text, 1, self.prefix, *args)
+                except NoPermissionError:
+                    raise LedgerUnavailable(_NOT_OFFERED) from None
+
+    def offer(self, *scripts: str) -> None:
+        """Let users who may bring no text of their own run these. Raises LedgerUnavailable. Calling again is safe."""
+        digests = [script_source(name)[1] for name in scripts]
+        with translated():
+            for name, known in zip(scripts, self.redis.script_exists(*digests), strict=True):
+                if not known:
+                    self.redis.script_load(script_source(name)[0])
 
     def _call(self, *words: Argument) -> Any:
         """One command on an idle connection; half the cost of the client's general way (measured: 13 against 30 us)."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from postier.ledger.groups import Groups
 from postier.ledger.queries import Queries
+from postier.ledger.search import Filters
 from postier.ledger.store import Store, translated
 
 _WINDOW = 60.0
@@ -44,7 +45,7 @@ def look(store: Store) -> Picture:
         facts["per_second"] = round(shares.get(name, 0.0) / _WINDOW, 2)
     _add_limits(store, picture, now)
     _add_oldest(store, picture, now)
-    picture.failures = Groups(store).counts_by_cause(now - 3600)
+    _add_failures(store, picture, now)
     picture.workers = workers(store, now)
     return picture
 
@@ -92,6 +93,17 @@ def _add_limits(store: Store, picture: Picture, now: float) -> None:
                 over = now * 1e6 + ahead >= known.get(f"{length}_end", 0)
                 used = 0 if over else known.get(f"{length}_used", 0)
                 facts[f"{length}_left"] = max(0, int(known[f"{length}_limit"] - used))
+
+
+def _add_failures(store: Store, picture: Picture, now: float) -> None:
+    """Failures of the last hour by class; the latest is the last error of an account that has nothing worse to tell."""
+    tally: Counter[str] = Counter()
+    for group in sorted(Groups(store).find(Filters(since=now - 3600)), key=lambda one: -one.last):
+        tally[group.cause or group.state] += group.count
+        if group.account in picture.accounts:
+            words = " ".join(filter(None, (group.cause or group.state, group.words)))
+            picture.accounts[group.account].setdefault("last_error", words)
+    picture.failures = dict(tally)
 
 
 def _add_oldest(store: Store, picture: Picture, now: float) -> None:

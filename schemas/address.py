@@ -12,7 +12,6 @@ import unicodedata
 from typing import Annotated, Any
 
 import idna
-from email_validator import EmailNotValidError, validate_email
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
@@ -71,6 +70,8 @@ def _parse_the_long_way(text: str) -> str:
     normal = f"{local}@{_domain(domain)}"
     if len(normal.encode()) > MAX_ADDRESS:
         raise _refused("an address has at most 254 octets")
+    from email_validator import EmailNotValidError, validate_email  # hardly any address comes here
+
     try:
         validate_email(
             normal,

@@ -28,6 +28,17 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 Stage = Literal["connect", "starttls", "ehlo", "auth", "mail", "rcpt", "data", "body", "http", "render"]
+# Causes that a class alone does not tell; what is done about them is still the class's matter.
+NarrowCause = Literal[
+    "tls_unavailable",
+    "certificate_expired",
+    "certificate_other_name",
+    "certificate_not_trusted",
+    "too_slow",
+    "protocol",
+    "no_smtputf8",
+    "oauth_unavailable",
+]
 
 
 class PostierError(Exception):
@@ -87,7 +98,7 @@ class DeliveryError(PostierError):
     """One attempt ended without a receipt.
 
     `code` is the SMTP or HTTP status, `enhanced` the RFC 3463 code, `text` the server's own words (already masked and
-    cut), `stage` how far the conversation went.
+    cut), `stage` how far the conversation went, `cause` a narrower one than its class has.
     """
 
     def __init__(
@@ -98,6 +109,7 @@ class DeliveryError(PostierError):
         enhanced: str | None = None,
         stage: Stage | None = None,
         reply_class: str | None = None,
+        cause: NarrowCause | None = None,
     ) -> None:
         super().__init__(text)
         self.text = text
@@ -105,11 +117,12 @@ class DeliveryError(PostierError):
         self.enhanced = enhanced
         self.stage = stage
         self.reply_class = reply_class
+        self._narrow = cause
 
     @property
     def cause(self) -> str:
         """The stable snake_case name of the cause, e.g. `authentication_failed`."""
-        return CAUSES.get(type(self), "delivery_error")
+        return self._narrow or CAUSES.get(type(self), "delivery_error")
 
 
 class TemporaryError(DeliveryError):

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import tomllib
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from postier.schemas.account import Registry
 from postier.schemas.errors import ConfigurationError
-from postier.schemas.option_words import first_problem
-from postier.settings.seal import Sealer
 from postier.settings.secrets import resolve_secret
+
+if TYPE_CHECKING:  # a command that looks up one delivery needs neither accounts nor ciphers
+    from postier.schemas.account import Registry
+    from postier.settings.seal import Sealer
 
 
 class Settings(BaseSettings):
@@ -51,6 +51,8 @@ class Settings(BaseSettings):
 
     def sealer(self) -> Sealer:
         """The sealer of payloads and secrets. Raises ConfigurationError when no key is set."""
+        from postier.settings.seal import Sealer
+
         text = self.seal_keys.get_secret_value()
         if not text:
             raise ConfigurationError(
@@ -67,6 +69,8 @@ class Settings(BaseSettings):
 
     def registry(self) -> Registry:
         """Accounts and tenants of `accounts_file`; empty without one. Raises ConfigurationError naming the field."""
+        from postier.schemas.account import Registry
+
         return read_registry(self.accounts_file) if self.accounts_file else Registry()
 
 
@@ -82,6 +86,10 @@ def load_settings(**overrides: Any) -> Settings:
 
 def read_registry(path: Path) -> Registry:
     """Read an accounts file. Raises ConfigurationError with the file, the field and what is wrong with it."""
+    import tomllib
+
+    from postier.schemas.account import Registry
+
     try:
         return _registry_of(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -95,9 +103,15 @@ def read_registry(path: Path) -> Registry:
 @lru_cache(maxsize=1)
 def _registry_of(text: str) -> Registry:
     """Workers look every few seconds; parsing the same text again was most of what an idle one did."""
+    import tomllib
+
+    from postier.schemas.account import Registry
+
     return Registry.model_validate(tomllib.loads(text))
 
 
 def describe_first(error: ValidationError, model: type[BaseModel] | None = None) -> str:
     """The first problem of a validation error as `field: reason and fix`, without the offending value."""
+    from postier.schemas.option_words import first_problem
+
     return first_problem(error, model)

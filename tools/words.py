@@ -29,6 +29,8 @@ def run(arguments: list[str]) -> int:
             return check()
         if word == "test":
             test(rest)
+        if word in ("components", "release"):
+            become(str(ROOT / "tools" / f"{word}.py"), *rest)
         if word == "demo":
             os.chdir(ROOT)
             become("-P", "-m", "postier.console", "demo", *rest)

@@ -96,6 +96,7 @@ class WorkerProcess:
             try:
                 check_redis(self.store)
                 self.dataset.beat()
+                self.store.offer("publish", "whole")
                 self.roster.refresh()
                 self._tell_accounts()
                 self.claims.renew((), ())

@@ -37,6 +37,7 @@ class Vigil:
         try:
             self._tell_trouble()
             self._dataset.beat()
+            self._store.offer("publish", "whole")
             self._repeat_receipts()
             self._count_lost_lines()
         except LedgerUnavailable as error:

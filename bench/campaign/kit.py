@@ -23,7 +23,9 @@ from typing import Any
 from campaign.proxy import Proxy
 from campaign.server import Server
 from postier.client import Postier
+from postier.console.words import advice
 from postier.ledger.embedded import EmbeddedServer
+from postier.ledger.groups import WAITING_FOR_A_PERSON
 from postier.ledger.queries import ENDS, Status
 from postier.schemas.errors import InvalidEvent, LedgerUnavailable
 from postier.schemas.events import Event
@@ -43,6 +45,7 @@ __all__ = [
     "Arena",
     "CannotInject",
     "Row",
+    "console",
     "contact_form",
     "data_change",
     "eventually",
@@ -115,6 +118,10 @@ class Arena:
         self.random = random.Random(seed)
         self.lease = LEASE if full else SHORT_LEASE
         self.accepted: dict[str, float] = {}
+        self.set_aside: set[str] = set()  # published, and judged by the row itself
+        self.addressees: dict[str, str] = {}  # in packets: whose copy is which delivery's
+        self.forgiven: Counter[str] = Counter()  # copies that a ledger which forgot may cause
+        self.before: list[dict[str, Any]] = []
         self.keys: dict[str, tuple[str, ...]] = {}
         self.servers: list[Server] = []
         self.checks: list[tuple[str, bool]] = []
@@ -129,11 +136,11 @@ class Arena:
         self.last_error = ""
         self._numbers = itertools.count(1)
 
-    def scaled(self, seconds: float, short: float) -> float:
+    def scaled(self, seconds: float, short: float, unit: str = "s") -> float:
         """The matrix' duration, or a shorter one in the short run, which is noted."""
         if self.full or short >= seconds:
             return seconds
-        self.notes.append(f"{seconds:g} run as {short:g}")
+        self.notes.append(f"{seconds:,g} {unit} run as {short:,g}")
         return short
 
     @property
@@ -340,8 +347,35 @@ class Arena:
             self.home.store.redis.zadd(self.home.store.key("scheduled"), {identity: 1}, xx=True)
 
     def copies(self) -> Counter[str]:
-        """How often each delivery is on a server."""
-        return sum((server.copies() for server in self.servers), Counter())
+        """How often each delivery is on a server; a mail to several people is a copy for each of them."""
+        found: Counter[str] = Counter()
+        for server in self.servers:
+            for taken in list(server.log):
+                if taken.is_copy:
+                    packed = [self.addressees[one] for one in taken.recipients if one in self.addressees]
+                    found.update(packed or [taken.id])
+        return found
+
+    def drop(self, ids: Iterable[str]) -> None:
+        """Leave these out of the verdict: the row says itself what must become of them."""
+        for identity in list(ids):
+            self.accepted.pop(identity, None)
+            self.set_aside.add(identity)
+
+    def forgive(self, ids: Iterable[str]) -> None:
+        """Let each of these be on the wire once more: the ledger was made to forget that it was sent."""
+        known = list(ids)
+        self.forgiven.update(known)
+        self.allowed_extra += len(known)
+
+    def next_phase(self, name: str) -> None:
+        """Judge what was so far, and begin again in the same row."""
+        found = self.verdict()
+        self.before.append(found)
+        self.checks = [(f"{name}: {what}", False) for what in found["failed"]]
+        self.set_aside |= set(self.accepted)
+        self.accepted, self.forgiven, self.allowed_extra = {}, Counter(), 0
+        self.servers = []
 
     def first_copy(self, since: float, ids: Iterable[str] | None = None) -> float | None:
         """When (seconds after `since`, wall clock) the first mail arrived."""
@@ -352,14 +386,20 @@ class Arena:
         ]  # fmt: skip
         return min(times) - since if times else None
 
+    def unknown_attempts(self, identity: str) -> int:
+        """How many attempts of a delivery the ledger shows as unknown."""
+        status = self.status(identity)
+        return sum(line["what"] == "unknown" for line in status.history) or int(status.state == "unknown")
+
     def unknowns(self) -> int:
         """How many attempts the ledger shows as unknown."""
-        return sum(
-            sum(line["what"] == "unknown" for line in self.status(identity).history)
-            + (self.status(identity).state == "unknown" and not self.status(identity).history)
-            for identity, state in self.states().items()
-            if state
-        )
+        return sum(self.unknown_attempts(identity) for identity, state in self.states().items() if state)
+
+    def says_nothing(self, identity: str) -> bool:
+        """Whether a delivery's end lacks its cause, its attempts, or what a person can do."""
+        status = self.status(identity)
+        tried = status.attempt > 0 or status.state == "expired"
+        return not ((status.cause or status.state == "expired") and tried and advice(status, {}))
 
     def verdict(self) -> dict[str, Any]:
         """Lost, extra and whether all of it is as the row wants."""
@@ -380,13 +420,29 @@ class Arena:
             failed.append(f"{len(stranded)} on the wire and in no end: {Counter(states[one] for one in stranded)}")
         if extra > self.allowed_extra:
             failed.append(f"{extra} extra copies, {self.allowed_extra} allowed")
+        unexplained = [
+            identity for identity, count in copies.items()
+            if count > 1 + self.forgiven[identity] and states.get(identity)
+            and count > 1 + self.forgiven[identity] + self.unknown_attempts(identity)
+        ]  # fmt: skip
+        if unexplained:
+            failed.append(f"{len(unexplained)} with a copy that no unknown attempt explains: {unexplained[:3]}")
+        if strangers := set(copies) - set(self.accepted) - self.set_aside:
+            failed.append(f"{len(strangers)} on the wire that nobody published: {sorted(strangers)[:3]}")
         if lost:
             failed.append(f"lost: {Counter(states[one] for one in lost)}")
+        if mute := [one for one, state in states.items() if state in WAITING_FOR_A_PERSON and self.says_nothing(one)]:
+            failed.append(f"{len(mute)} that wait for a person and do not say why, or what to do: {mute[:3]}")
         slow = self.recovery is not None and self.recovery_bound is not None and self.recovery > self.recovery_bound
         if slow:
             failed.append(f"recovered after {self.recovery:.1f} s, {self.recovery_bound:g} s allowed")
+
+        def together(name: str, now: int) -> int:
+            return now + sum(one[name] for one in self.before)
+
         return {
-            "accepted": len(self.accepted), "lost": len(lost), "extra": extra, "allowed_extra": self.allowed_extra,
+            "accepted": together("accepted", len(self.accepted)), "lost": together("lost", len(lost)),
+            "extra": together("extra", extra), "allowed_extra": together("allowed_extra", self.allowed_extra),
             "recovery_s": None if self.recovery is None else round(self.recovery, 2),
             "recovery_bound_s": self.recovery_bound, "failed": failed, "passed": not failed, "notes": self.notes,
         }  # fmt: skip
@@ -404,6 +460,19 @@ def arena(folder: Path, seed: int, *, full: bool) -> Iterator[Arena]:
         yield made
     finally:
         made.close()
+
+
+def console(arena: Arena, *words: str) -> str:
+    """What a command of the person on call prints."""
+    settings = arena.home.settings
+    env = {
+        **os.environ, "POSTIER_REDIS_URL": settings.redis_url, "POSTIER_NAMESPACE": "faults",
+        "POSTIER_SEAL_KEYS": arena.seal_key, "POSTIER_ACCOUNTS_FILE": str(arena.home.accounts_file),
+        "POSTIER_DATA_DIR": str(arena.folder / "one"),
+    }  # fmt: skip
+    command = [sys.executable, "-m", "postier.console", *words]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=60)
+    return done.stdout + done.stderr
 
 
 def memory(pid: int) -> float:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import redis as client_library
 
 from campaign.audit import inconsistencies
-from campaign.kit import Arena, data_change, eventually, reset_link, row, smtp
+from campaign.kit import Arena, console, data_change, eventually, reset_link, row, smtp
 from campaign.server import slowly
 from postier.ledger.embedded import EmbeddedServer
 from postier.ledger.store import Store
@@ -89,16 +88,31 @@ def power_cut(arena: Arena) -> None:
     arena.check("gone are accepts of the last 2 s alone", all(arena.accepted[one] >= at - 0.05 for one in gone))
     forgotten = {one for one, state in arena.states().items() if state != "sent" and arena.copies()[one]}
     arena.notes.append(f"{len(gone)} event ids to publish again, {len(forgotten)} sends forgotten by the ledger")
-    for one in gone:
-        del arena.accepted[one]
+    arena.drop(gone)
     repeated = arena.publish(*(reset_link() for _ in gone))
     arena.all_sent(3 * arena.lease + 20)
     arena.check("publishers repeat what is gone", arena.count(repeated) == ({"sent": len(gone)} if gone else {}))
-    arena.allowed_extra = len(forgotten)
+    arena.forgive(forgotten)
     arena.check("0 inconsistencies", not inconsistencies(arena.home.store))
+    told = eventually(lambda: "ledger.went_back" in arena.log(), 10)
+    arena.check("a worker says that the ledger went back", told or not gone)
 
 
-@row("F13", "AOF tail torn in mid record", "Redis starts, the ledger is consistent")
+def tear(arena: Arena, redis: EmbeddedServer, most: int) -> list[str]:
+    """Cut the last octets off, start again; what must hold then, and which accepted deliveries are gone."""
+    log = newest_log(redis)
+    os.truncate(log, log.stat().st_size - arena.random.randint(3, most))
+    redis.start()
+    said = (redis.folder / "server.log").read_text("utf-8", "replace")
+    arena.check("Redis dropped a torn tail", "runcat" in said)
+    found = inconsistencies(arena.home.store)
+    arena.check(f"0 inconsistencies {found[:3]}", not found)
+    report = doctor(arena, "--indexes")
+    arena.check(f"the doctor finds the same ({report[-200:]})", "wrong" not in report and "Traceback" not in report)
+    return [one for one, state in arena.states().items() if not state]
+
+
+@row("F13", "AOF tail torn in mid record", "Redis starts with the tail dropped, the doctor finds 0 inconsistencies")
 def torn(arena: Arena) -> None:
     server = arena.server()
     redis = arena.redis(fsync="always")
@@ -109,25 +123,25 @@ def torn(arena: Arena) -> None:
     redis.kill()
     stream.end()
     worker.kill()
-    log = newest_log(redis)
-    os.truncate(log, log.stat().st_size - arena.random.randint(3, 400))
-    redis.start()
-    found = inconsistencies(arena.home.store)
-    arena.check(f"0 inconsistencies {found[:3]}", not found)
-    gone = [one for one, state in arena.states().items() if not state]
-    arena.notes.append(f"{len(gone)} records in the torn tail")
-    arena.check("a torn tail is a write or two", len(gone) <= 3)
-    for one in gone:
-        del arena.accepted[one]
+    gone = tear(arena, redis, 400)  # in mid traffic: a settlement or a claim
+    arena.check(f"a torn tail is a write or two ({len(gone)})", len(gone) <= 3)
+    arena.drop(gone)
+    last = arena.publish(*(data_change() for _ in range(3)))
+    redis.kill()
+    gone = tear(arena, redis, 300)  # nobody else writes: the last accept
+    arena.check(f"the torn accept is gone as a whole, and nothing else ({len(gone)})", gone == last[-1:])
+    arena.drop(gone)
+    forgotten = [one for one, state in arena.states().items() if state != "sent" and arena.copies()[one]]
+    arena.check(f"a write or two of sends forgotten ({len(forgotten)})", len(forgotten) <= 8)
+    arena.forgive(forgotten)
     arena.worker(machine="two")
     arena.all_sent(3 * arena.lease + 20)
-    arena.allowed_extra = 5
 
 
 @row("F14", "maxmemory hit by publishers", "publish refused at 75 %; draining goes on; L 0; back without hands")
 def publishers_fill(arena: Arena) -> None:
     server = arena.server()
-    redis = arena.redis(fsync="everysec", maxmemory="24mb")
+    redis = arena.redis(fsync="everysec", maxmemory="12mb")
     arena.house(redis.url, main=smtp(server.port))
     refused = 0
     while refused < 3:
@@ -139,11 +153,20 @@ def publishers_fill(arena: Arena) -> None:
             time.sleep(0.6)
     info = arena.home.store.redis.info("memory")
     share = info["used_memory"] / info["maxmemory"]
-    arena.check(f"refused at 75 % ({share:.0%})", 0.74 <= share < 0.95)
+    arena.check(f"refused at 75 % ({share:.0%})", 0.74 <= share < 0.85)
     arena.worker()
     arena.all_sent(90)
-    arena.home.store.redis.delete(arena.home.store.key("memory"))
-    arena.home.store.redis.execute_command("MEMORY", "PURGE")
+    back = time.time()
+
+    def accepted() -> bool:
+        try:
+            return bool(arena.burst(1, data_change))
+        except LedgerUnavailable:
+            return False
+
+    arena.check("publishing goes on without hands <= 15 s", eventually(accepted, 15))
+    arena.notes.append(f"accepted again {time.time() - back:.1f} s after the last mail")
+    arena.all_sent(10)
 
 
 def fill(redis: EmbeddedServer) -> None:
@@ -164,19 +187,9 @@ def empty(redis: EmbeddedServer) -> None:
             foreign.delete(key)
 
 
-def doctor(arena: Arena) -> str:
+def doctor(arena: Arena, *options: str) -> str:
     """What `postier doctor` prints."""
-    settings = arena.home.settings
-    env = {
-        **os.environ, "POSTIER_REDIS_URL": settings.redis_url, "POSTIER_NAMESPACE": "faults",
-        "POSTIER_SEAL_KEYS": arena.seal_key, "POSTIER_ACCOUNTS_FILE": str(arena.home.accounts_file),
-        "POSTIER_DATA_DIR": str(arena.folder / "one"),
-    }  # fmt: skip
-    import sys
-
-    command = [sys.executable, "-m", "postier.console", "doctor"]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=60)
-    return done.stdout + done.stderr
+    return console(arena, "doctor", *options)
 
 
 @row("F15", "foreign data fills Redis to 100 %", "status `redis_full` <= 10 s; no loss; resumes <= 15 s after room")
@@ -190,11 +203,9 @@ def foreign_data(arena: Arena) -> None:
     fill(redis)
     full = time.time()
     arena.check("publishers are told", eventually(lambda: stream.trouble, 10))
-    eventually(lambda: "redis_full" in arena.log() or "redis_full" in doctor(arena), 10)
-    arena.check(
-        f"status redis_full <= 10 s ({time.time() - full:.1f} s)",
-        time.time() - full <= 10 and ("redis_full" in arena.log() or "redis_full" in doctor(arena)),
-    )
+    said = eventually(lambda: "redis_full" in arena.log(), 15)
+    took = time.time() - full
+    arena.check(f"status redis_full <= 10 s ({took:.1f} s)", said and took <= 10)
     arena.check("doctor says so", "redis_full" in doctor(arena))
     empty(redis)
     room = time.time()
@@ -245,20 +256,20 @@ def worker_cut_off(arena: Arena) -> None:
     eventually(lambda: len(server.log) >= 20, 20)
     wire.hole()
     cut = time.time()
-    time.sleep(0.5 + 0.05 * 4)
+    length, stops = arena.scaled(60, 10), 20 if arena.full else arena.lease
+    eventually(lambda: time.time() > cut + stops, stops + 1)
     before = len(server.log)
-    length = arena.scaled(60, 10)
+    eventually(lambda: time.time() > cut + stops + 2, 3)
+    late = len(server.log) - before
+    arena.check(f"nothing starts {stops:g} s after the cut ({late})", not late and before < len(ids))
     arena.worker(machine="two")  # on the other side of the partition
-    seen = {taken.id for taken in server.log}
-    eventually(lambda: time.time() > cut + length, length + 1)
-    arena.check("the other worker goes on", len(server.log) > before or len(seen) == len(ids))
+    went_on = eventually(lambda: len(server.log) > before, arena.taken_back_within)
+    arena.check("the other worker goes on", went_on)
+    eventually(lambda: time.time() > cut + length, length)
     wire.heal()
     arena.all_sent(arena.taken_back_within + 20)
     time.sleep(1.0)
     arena.allowed_extra = arena.unknowns()
-    late = [taken for taken in server.log if taken.at > cut + 20]
-    twice = [one for one, count in arena.copies().items() if count > 1]
-    arena.check("no copy is due to a send that began late", not any(taken.id in twice for taken in late))
 
 
 @row("F18", "partition publisher - Redis", "typed error <= 5 s; nothing blocks for ever")
@@ -321,8 +332,7 @@ def failover(arena: Arena) -> None:
     arena.check("mail flows again", eventually(lambda: arena.copies()[more[-1]] > 0, 15))
     words = eventually(lambda: "ledger.went_back" in arena.log(), 10)
     arena.check("the worker says that the ledger forgot", words or not silent)
-    for one in gone:
-        del arena.accepted[one]
+    arena.drop(gone)
     arena.all_sent(3 * arena.lease + 20)
-    arena.allowed_extra = len(forgotten)
+    arena.forgive(forgotten)
     arena.recovered((arena.first_copy(back, more) or 99.0), 15)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import redis as client_library
+
 from campaign.kit import Arena, CannotInject, data_change, eventually, reset_link, row, smtp
 from campaign.rows_redis import doctor, newest_log
 from campaign.server import slowly
-from postier.ledger.embedded import find_server
+from postier.ledger.embedded import EmbeddedServer, find_server
 
 
 def disk_full(arena: Arena, fsync: str) -> None:
@@ -49,8 +52,7 @@ def disk_full(arena: Arena, fsync: str) -> None:
     stream.end()
     missing = [one for one, state in arena.states().items() if not state]
     if fsync == "everysec" and len(missing) <= 1:
-        for one in missing:
-            del arena.accepted[one]
+        arena.drop(missing)
     arena.all_sent(3 * arena.lease + 20)
     arena.allowed_extra = arena.unknowns()
 
@@ -64,8 +66,7 @@ def no_disk(arena: Arena) -> None:
     disk_full(arena, "everysec")
     for worker in arena.workers:
         worker.kill()
-    arena.accepted.clear()
-    arena.servers.clear()
+    arena.next_phase("everysec")
     disk_full(arena, "always")
 
 
@@ -79,49 +80,41 @@ def other_data(arena: Arena) -> None:
     redis = arena.redis(fsync="always")
     arena.house(redis.url, main=smtp(server.port))
     arena.worker()
-    ids = arena.burst(30)
-    arena.all_sent(20)
-    # Yesterday: the same mails waiting, the ledger's last sign of life long ago.
     keys, store = arena.home.store.redis, arena.home.store
-    redis.stop()
-    snapshot = arena.folder / "yesterday"
-    shutil.copytree(redis.folder, snapshot)
-    redis.start()
-    time.sleep(4.0)
-    pipe = keys.pipeline()
-    for one in ids:
-        pipe.hset(store.key(f"delivery:{one}"), mapping={"state": "waiting", "fence": 0, "attempt": 0})
-        pipe.zrem(store.key("ended:sent"), one)
-        pipe.rpush(store.key("lane:main:u"), one)
-    yesterday = store.now() - 86_400_000_000
-    if keys.exists(store.key("dataset")):
-        pipe.hset(store.key("dataset"), "seen", yesterday)
-    redis.kill()
-    redis.start()
+    arena.all_sent(20, arena.burst(5))
+    arena.check("workers know the ledger", eventually(lambda: keys.hget(store.key("dataset"), "seen"), 10))
     for worker in arena.workers:
-        worker.poll()
-    sent_before = len(server.log)
-    pipe.zadd(store.key("due:u"), {"main": 1})
-    pipe.execute()
-    redis.kill()
+        worker.send_signal(signal.SIGTERM)
+        worker.wait(30)
+    ids = arena.burst(30)
+    redis.stop()
+    backup = arena.folder / "backup"
+    shutil.copytree(redis.folder, backup)
+    # The clock seam: a day passes between the backup and the restore, so the backup's last sign of life is a day old.
+    aged = EmbeddedServer(backup).start()
+    with client_library.Redis.from_url(aged.url) as copy:
+        copy.hset(store.key("dataset"), "seen", int(copy.hget(store.key("dataset"), "seen")) - 86_400_000_000)
+    aged.stop()
     redis.start()
-    time.sleep(8.0)
+    arena.worker()
+    arena.all_sent(20, ids)
+    seen = keys.hget(store.key("dataset"), "seen")
+    eventually(lambda: keys.hget(store.key("dataset"), "seen") != seen, 15)
+    sent_before = len(server.log)
+    redis.kill()
+    shutil.rmtree(redis.folder)
+    shutil.copytree(backup, redis.folder)
+    redis.start()
+    arena.check("the backup holds the mails as waiting", arena.count(ids) == {"waiting": 30})
+    arena.check("the worker says why", eventually(lambda: "ledger.changed" in arena.log(), 15))
+    time.sleep(2.0)
     arena.check(f"no mass resend ({len(server.log) - sent_before} left)", len(server.log) == sent_before)
-    arena.check("the worker says why", "ledger.changed" in arena.log())
     arena.check("doctor says why", "--accept-dataset" in doctor(arena))
-    for one in ids:
-        arena.accepted.pop(one, None)
+    arena.drop(list(arena.accepted))
     keys.flushall()
-    time.sleep(1.0)
     arena.worker(ready=False)
-    time.sleep(4.0)
-    arena.check("a flushed ledger stops workers too", arena.log().count("ledger.changed") >= 2)
-    command = [sys.executable, "-m", "postier.console", "doctor", "--accept-dataset"]
-    env = {
-        **os.environ, "POSTIER_REDIS_URL": redis.url, "POSTIER_NAMESPACE": "faults",
-        "POSTIER_SEAL_KEYS": arena.seal_key, "POSTIER_ACCOUNTS_FILE": str(arena.home.accounts_file),
-    }  # fmt: skip
-    subprocess.run(command, env=env, capture_output=True, check=False)
+    arena.check("a flushed ledger stops workers too", eventually(lambda: arena.log().count("ledger.changed") >= 2, 15))
+    doctor(arena, "--accept-dataset")
 
     def publish() -> bool:
         try:

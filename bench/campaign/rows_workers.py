@@ -11,8 +11,12 @@ import textwrap
 import time
 from typing import Any
 
-from campaign.kit import Arena, contact_form, data_change, eventually, reset_link, row, smtp
+from campaign.kit import Arena, console, contact_form, data_change, eventually, reset_link, row, smtp
 from campaign.server import OK, Gate, Gone, Peer, slowly
+
+THREADS = 4  # of a worker here
+# In doubt after a death: a body under way each, and one whose 250 is some milliseconds old and unwritten.
+IN_DOUBT = 2 * THREADS
 
 
 def stage(arena: Arena, **answers: Any) -> Any:
@@ -25,7 +29,7 @@ def stage(arena: Arena, **answers: Any) -> Any:
 def kill_at(arena: Arena, point: str, nth: int, **settings: Any) -> tuple[list[str], float]:
     """Sixty mails, a worker that dies at the nth time of a trace point, and another on another machine."""
     ids = arena.burst(60)
-    doomed = arena.worker(fault=f"{point}:kill", environment={"POSTIER_FAULT_AT": str(nth)}, **settings)
+    doomed = arena.worker(fault=f"{point}:kill", environment={"POSTIER_FAULT_AT": str(nth)}, ready=False, **settings)
     eventually(lambda: doomed.poll() is not None, 20)
     arena.check("the worker died by SIGKILL", doomed.poll() == -signal.SIGKILL)
     died = time.time()
@@ -52,6 +56,8 @@ def before_data(arena: Arena) -> None:
     ids, died = kill_at(arena, "before_mark", nth, threads=1, conversation_size=1)
     crashed = whats(arena, ids, "crashed")
     arena.check("attempts are shown as crashed", crashed)
+    first = [line for one in crashed for line in arena.status(one).history if line["what"] == "crashed"]
+    arena.check("they are the first attempts", all(line["attempt"] == 1 for line in first))
     arena.check("nothing is shown as unknown", not whats(arena, ids, "unknown"))
     arena.recovered(last_come(arena, crashed, died), arena.taken_back_within)
 
@@ -69,15 +75,15 @@ def before_250(arena: Arena) -> None:
         return OK
 
     stage(arena, DOT=kill)
-    doomed.append(arena.worker())
     ids = arena.burst(60)
+    doomed.append(arena.worker(ready=False))
     eventually(lambda: doomed[0].poll() is not None, 20)
     died = time.time()
     arena.worker(machine="two")
     arena.all_sent(arena.taken_back_within + 20)
     unknown = whats(arena, ids, "unknown")
     arena.check("the killed send is shown as unknown", unknown)
-    arena.allowed_extra = len(unknown)
+    arena.allowed_extra = min(len(unknown), IN_DOUBT)
     arena.recovered(last_come(arena, unknown, died), arena.taken_back_within)
 
 
@@ -86,7 +92,7 @@ def after_250(arena: Arena) -> None:
     server = stage(arena)
     ids, _ = kill_at(arena, "after_250", arena.random.randint(5, 40))
     unknown = whats(arena, ids, "unknown")
-    arena.allowed_extra = len(unknown)
+    arena.allowed_extra = min(len(unknown), IN_DOUBT)
     arena.check("the killed send is shown as unknown", unknown)
     more = []
     for _ in range(200):
@@ -101,14 +107,30 @@ def after_250(arena: Arena) -> None:
 
 @row("F4", "F2 and F3 with on_unknown: hold", "L 0, D 0; state `unknown`, listed for a person")
 def held(arena: Arena) -> None:
-    server = stage(arena)
+    doomed: list[subprocess.Popen[bytes]] = []
+
+    def kill(peer: Peer, line: str) -> str:
+        if len(peer.server.log) == 3:  # the body is complete, and nothing is said about it
+            doomed[0].kill()
+            doomed[0].wait()
+            raise Gone
+        return OK
+
+    server = stage(arena, DOT=kill)
     ids = [one for _ in range(10) for one in arena.publish(contact_form())]
-    doomed = arena.worker(fault="after_250:kill", environment={"POSTIER_FAULT_AT": str(arena.random.randint(3, 12))})
-    eventually(lambda: doomed.poll() is not None, 20)
-    arena.worker(machine="two")
+    doomed.append(arena.worker(ready=False))
+    eventually(lambda: doomed[0].poll() is not None, 20)
+    again = arena.worker(
+        fault="after_250:kill", environment={"POSTIER_FAULT_AT": str(arena.random.randint(2, 6))}, machine="two",
+        ready=False,
+    )  # fmt: skip
+    eventually(lambda: again.poll() is not None, 20)
+    arena.check("both died by SIGKILL", doomed[0].poll() == again.poll() == -signal.SIGKILL)
+    arena.worker(machine="three")
     arena.check("all end", arena.all_end(arena.taken_back_within + 20))
     unknown = [one for one, state in arena.states().items() if state == "unknown"]
-    arena.check("the killed send waits for a person", unknown)
+    arena.check(f"the killed sends wait for a person ({len(unknown)})", len(unknown) >= 2)
+    arena.check("they are shown to the person on call", "may have left" in console(arena, "failed"))
     arena.check("its cause is worker_died", {arena.status(one).cause for one in unknown} == {"worker_died"})
     arena.check("it is listed", set(unknown) <= {one.id for one in arena.home.queries.deliveries(states=["unknown"])})
     arena.check("no other came to harm", arena.count()["sent"] == len(ids) - len(unknown) and server.log)
@@ -122,12 +144,15 @@ def poison(arena: Arena) -> None:
     arena.keep(fault="before_mark:kill", environment={"POSTIER_FAULT_ID": victim})
     arena.check("all end", arena.all_end(4 * arena.taken_back_within))
     status = arena.status(victim)
-    crashes = [line for line in status.history if line["what"] == "crashed"]
+    # With a neighbour's mark it may be marked, too: then the ledger cannot know that nothing left.
+    crashes = [line for line in status.history if line["what"] in ("crashed", "unknown")]
     arena.check(
         f"failed as crashed ({status.state}, {status.cause})", (status.state, status.cause) == ("failed", "crashed")
     )
     arena.check(f"three tries ({len(crashes)})", len(crashes) == 3)
     arena.check("neighbours are sent", arena.count([one for one in ids if one != victim]) == {"sent": 29})
+    # What other threads had in hand when it died is F2's matter.
+    arena.allowed_extra = min(arena.unknowns(), 3 * IN_DOUBT)
     deaths = sum(worker.poll() == -signal.SIGKILL for worker in arena.workers)
     arena.check(f"three deaths ({deaths})", deaths == 3)
 
@@ -160,14 +185,14 @@ def hangs(arena: Arena) -> None:
     worker = arena.worker(drain_seconds=drain)
     arena.burst(20)
     gate.reached.acquire(timeout=20)
-    gate.free = 10_000
     began = time.time()
     worker.send_signal(signal.SIGTERM)
     worker.wait(60)
     arena.check(f"exit <= drain + 5 s ({time.time() - began:.1f} s)", time.time() - began <= drain + 5)
     arena.worker(machine="two")
     arena.all_sent(arena.taken_back_within + 20)
-    arena.allowed_extra = arena.unknowns()
+    arena.check(f"one unknown send ({arena.unknowns()})", arena.unknowns() == 1)
+    arena.allowed_extra = 1
     gate.opened.set()
 
 
@@ -191,8 +216,12 @@ def stopped(arena: Arena) -> None:
     before = len(server.log)
     stale.send_signal(signal.SIGCONT)
     time.sleep(2.0)
-    arena.allowed_extra = arena.unknowns()
-    arena.check("the stale worker sends nothing more", len(server.log) - before <= arena.unknowns())
+    arena.allowed_extra = min(arena.unknowns(), THREADS)
+    late = {taken.id for taken in server.log[before:]}
+    arena.check(
+        f"the stale worker hands over nothing that was taken from it unsent ({len(late)})",
+        all(arena.unknown_attempts(one) for one in late),
+    )
     arena.check("all stay sent", arena.count() == {"sent": 60})
 
 

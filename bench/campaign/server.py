@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
+import select
 import socket
 import ssl
 import struct
@@ -110,14 +112,16 @@ class Server:
 
     def __init__(
         self, *, extensions: Iterable[str] = ("PIPELINING", "ENHANCEDSTATUSCODES", "8BITMIME"),
-        context: ssl.SSLContext | None = None, listening: bool = True, **answers: Answer,
+        context: ssl.SSLContext | None = None, listening: bool = True, narrow: bool = False, **answers: Answer,
     ) -> None:  # fmt: skip
         self.answers: dict[str, Answer] = dict(answers)
         self.extensions = tuple(extensions)
         self.context = context
+        self.narrow = narrow
         self.log: list[Taken] = []
         self.lines: list[tuple[float, str]] = []
         self.connected: list[float] = []
+        self.spans: list[float] = []  # seconds that each connection that is over lasted
         self.open = self.most_open = 0
         self._guard = threading.Lock()
         self._socks: list[socket.socket] = []
@@ -130,6 +134,9 @@ class Server:
     def listen(self) -> None:
         """Accept connections."""
         self._listener = socket.create_server(("127.0.0.1", self.port), backlog=512)
+        if self.narrow:  # as over a far network: the sender's kernel cannot take a large mail whole
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
         threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
     def refuse(self) -> None:
@@ -170,18 +177,28 @@ class Server:
                 self._socks.append(sock)
                 self.connected.append(time.time())
                 self.open += 1
-                self.most_open = max(self.most_open, self.open)
+                self.most_open = max(self.most_open, self._held())
                 number = len(self.connected)
             threading.Thread(target=self._play, args=(sock, number), daemon=True).start()
 
+    def _held(self) -> int:
+        """How many connections their clients hold: not those that were closed a moment ago and wait for our thread."""
+        poller = select.poll()
+        known = [sock for sock in self._socks if sock.fileno() >= 0]
+        for sock in known:
+            poller.register(sock, select.POLLRDHUP)
+        return len(known) - len(poller.poll(0))
+
     def _play(self, sock: socket.socket, number: int) -> None:
         peer = Peer(self, sock, number)
+        began = time.monotonic()
         try:
             self._converse(peer)
         except Gone:
             pass
         finally:
             with self._guard:  # before the client can know that it is closed
+                self.spans.append(time.monotonic() - began)
                 self.open -= 1
                 for known in (sock, peer.sock):
                     if known in self._socks:
@@ -237,26 +254,34 @@ class Server:
 
 
 class Gate:
-    """An answer that waits until it is opened, but for the first `free` times."""
+    """An answer that waits until it is opened, once: for the one after the first `free`."""
 
     def __init__(self, reply: str = OK, *, free: int = 0) -> None:
-        self.reply, self.free = reply, free
+        self.reply = reply
         self.reached = threading.Semaphore(0)
         self.opened = threading.Event()
+        self._number = itertools.count(-free)
 
     def __call__(self, peer: Peer, line: str) -> str:
-        self.free -= 1
-        if self.free < 0:
+        if next(self._number) == 0:
             self.reached.release()
             self.opened.wait(120)
         return self.reply
+
+
+def pause(peer: Peer, seconds: float) -> None:
+    """Wait, unless the client leaves meanwhile."""
+    poller = select.poll()
+    poller.register(peer.sock, select.POLLRDHUP)
+    if poller.poll(seconds * 1000):
+        raise Gone
 
 
 def slowly(seconds: float, reply: str = OK) -> Answer:
     """An answer after a while."""
 
     def answer(peer: Peer, line: str) -> str:
-        time.sleep(seconds)
+        pause(peer, seconds)
         return reply
 
     return answer

@@ -4,7 +4,7 @@
 
 Points: `before_mark` (nothing was sent), `after_mark` (`sending` is written, no octet of the body left), `after_250`
 (the provider took it, nobody wrote that down), `after_receipt` (only the receipt file knows). `render:raise` makes
-rendering fail.
+rendering fail, `narrow:send` gives SMTP connections a small send buffer, as on a far and slow network.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from typing import Any
 
+from postier.drivers import smtp_opening
 from postier.workers import main
 from postier.workers.conversation import Conversation
 from postier.workers.deliver import Deliverer
@@ -51,6 +53,15 @@ def install() -> None:
     """Patch the worker's classes."""
     around(Conversation, "hand_over", "before_mark", "after_mark", lambda mail: tuple(one.id for one in mail))
     around(ReceiptFile, "write", "after_250", "after_receipt", lambda entry: (str(entry[1]),))
+    if POINT == "narrow":
+        connect = smtp_opening.connect
+
+        def narrow(*args: Any, **kwargs: Any) -> Any:
+            session = connect(*args, **kwargs)
+            session.wire.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+            return session
+
+        smtp_opening.connect = narrow
     if POINT == "render":
 
         def fail(self: Any, *args: Any, **kwargs: Any) -> Any:

@@ -8,7 +8,7 @@ local function set_clock(now)
   NOW, AHEAD = now, now - WALL
   NOWS = n2s(NOW)
   DUES, REAL, REAL_AHEAD = NOWS, NOW, AHEAD
-  redis.call('SET', P .. 'clock', n2s(AHEAD))
+  redis.pcall('SET', P .. 'clock', n2s(AHEAD)) -- publishers may only read it: the next claim keeps what they found
 end
 
 if TICK - NOW > A_STEP then set_clock(TICK) end

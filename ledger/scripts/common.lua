@@ -117,6 +117,12 @@ local function leave(id, state)
   if redis.call('EXISTS', P .. 'group:' .. group) == 0 then redis.call('HDEL', P .. 'groups', group) end
 end
 
+-- People gave it up while it stood in a lane: that lane is tidied when they are done, or looks longer than it is.
+local function leave_lane(record)
+  local r = redis.call('HMGET', record, 'account', 'class')
+  redis.call('SADD', P .. 'untidy', r[2] .. ':' .. r[1])
+end
+
 -- How long (us) a tenant's ended deliveries are kept; `keep` holds seconds by tenant, and for all others under ''.
 local keeps
 local function kept_for(id)

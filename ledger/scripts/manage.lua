@@ -30,6 +30,7 @@ function verbs.discard()
       answers[#answers + 1] = -1
     elseif WAITS[state] or state == 'waiting' then
       leave(id, state)
+      if state == 'waiting' then leave_lane(record) end
       redis.call('HSET', record, 'state', 'discarded', 'by', ARGV[2], 'reason', ARGV[3], 'ended_at', WALLS)
       note(id, cjson.encode({ what = 'discarded', by = ARGV[2], reason = ARGV[3], was = state }))
       redis.call('ZREM', P .. 'scheduled', id)

@@ -11,7 +11,8 @@ local function memory_is_short()
   local used = tonumber(string.match(info, 'used_memory:(%d+)'))
   local max = tonumber(string.match(info, 'maxmemory:(%d+)')) or 0
   local short = max > 0 and used > 0.75 * max
-  keep_fresh('memory', short and 'short' or 'fine', 500000)
+  -- Publishers can fill a quarter of a small server within half a second: beyond half, look nearly every time.
+  keep_fresh('memory', short and 'short' or 'fine', max > 0 and used > 0.5 * max and 20000 or 500000)
   return short
 end
 

@@ -25,7 +25,8 @@ end
 local function start(id, r, due, deadline, who, interval, account)
   local record, state = P .. 'delivery:' .. id, r[1]
   leave(id, state)
-  redis.call('HSET', record, 'was', state, 'was_ended', r[4] or WALLS, 'was_account', r[2], 'was_deadline', r[5])
+  redis.call('HSET', record, 'was', state, 'was_ended', r[4] or WALLS, 'was_account', r[2], 'was_deadline', r[5],
+    'was_attempt', r[6] or 0)
   redis.call('HSET', record, 'state', 'waiting', 'attempt', 0, 'deadline', deadline, 'replay', ARGV[2])
   redis.call('HINCRBY', record, 'fence', 1)
   redis.call('HINCRBY', record, 'replays', 1)
@@ -33,7 +34,7 @@ local function start(id, r, due, deadline, who, interval, account)
   if account ~= '' then redis.call('HSET', record, 'account', account) end
   redis.call('ZADD', P .. 'deadline', deadline, id)
   local moved = account ~= '' and account ~= r[2] and account or nil
-  note(id, cjson.encode({ what = 'replayed', by = who, was = state, account = moved, replay = ARGV[2] }))
+  note(id, cjson.encode({ what = 'replayed', by = who, was = state, account = moved, from = moved and r[2], replay = ARGV[2] }))
   if interval > 0 then redis.call('HSET', record, 'pace', interval) end
   if due > NOW then
     redis.call('HSET', record, 'due', n2s(due))
@@ -56,7 +57,7 @@ function verbs.start()
   for i = 9, #ARGV, 3 do
     local id, lifetime, expiry = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
     if expiry > 0 then expiry = expiry + REAL_AHEAD end
-    local r = redis.call('HMGET', P .. 'delivery:' .. id, 'state', 'account', 'class', 'ended_at', 'deadline')
+    local r = redis.call('HMGET', P .. 'delivery:' .. id, 'state', 'account', 'class', 'ended_at', 'deadline', 'attempt')
     local answer = known[2] and 3 or refusal(id, P .. 'delivery:' .. id, r, unknown_too)
     if not answer and expiry > 0 and expiry <= next_slot + REAL - NOW then answer = -2 end
     if not answer then
@@ -87,10 +88,13 @@ function verbs.undo()
   for i = 4, #ARGV do
     local id = ARGV[i]
     local record = P .. 'delivery:' .. id
-    local r = redis.call('HMGET', record, 'state', 'replay', 'attempt', 'was', 'was_ended', 'was_account', 'was_deadline')
+    local r = redis.call('HMGET', record, 'state', 'replay', 'attempt', 'was', 'was_ended', 'was_account',
+      'was_deadline', 'was_attempt')
     if r[1] == 'waiting' and r[2] == ARGV[2] and number(r[3]) == 0 and r[4] then
-      redis.call('HSET', record, 'state', r[4], 'ended_at', r[5], 'account', r[6], 'deadline', r[7])
-      redis.call('HDEL', record, 'due', 'pace', 'replay', 'was', 'was_ended', 'was_account', 'was_deadline')
+      leave_lane(record)
+      redis.call('HSET', record, 'state', r[4], 'ended_at', r[5], 'account', r[6], 'deadline', r[7],
+        'attempt', r[8] or 0)
+      redis.call('HDEL', record, 'due', 'pace', 'replay', 'was', 'was_ended', 'was_account', 'was_deadline', 'was_attempt')
       redis.call('ZREM', P .. 'scheduled', id)
       note(id, cjson.encode({ what = 'replay_stopped', by = ARGV[3], replay = ARGV[2] }))
       finish(id, r[4], false, r[5])

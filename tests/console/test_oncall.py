@@ -1,6 +1,7 @@
 """The commands of the person on call: groups, previews, paces, verdicts, corrections, removal, and who did it."""
 
 import contextlib
+import io
 import json
 import os
 import pty
@@ -11,12 +12,15 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from postier.console.top import _drawn, rows_of
 from postier.ledger.accounts import configure
 from postier.ledger.claims import Claims
 from postier.ledger.entries import Reply, end, free, history, mark
-from postier.ledger.queries import Queries
+from postier.ledger.queries import ENDS, Queries
 from postier.ledger.store import Store
+from postier.ledger.watch import Picture
 from postier.settings.config import read_registry
 from tests.console.helpers import Run, end_all, publish, reset_link, wait_until
 
@@ -40,6 +44,14 @@ def contact_form() -> dict[str, object]:
         "submitted_at": "2026-01-01T00:00:00Z",
     }
     return {"kind": "contact_form", "tenant": "school", "data": data}
+
+
+def give_the_school_a_form(store: Store, environment: dict[str, str]) -> None:
+    accounts = Path(environment["POSTIER_ACCOUNTS_FILE"])
+    accounts.write_text(
+        accounts.read_text() + '[tenants.school.forms.contact]\nrecipients = ["office@school.example"]\n'
+    )
+    configure(store, read_registry(accounts))
 
 
 def lose_one(store: Store) -> str:
@@ -70,7 +82,11 @@ def test_failed_shows_groups_with_a_sentence_of_cause_and_advice_and_the_runbook
     assert f"postier runbook {group['runbook']}" in shown
     assert postier("runbook", group["runbook"]).out.startswith("# ")
     assert len(postier("failed", "list", "--group", group["id"], "--json").lines) == 3
-    assert postier("failed", "--class", "render").out == "nothing waits for a person\n"
+    listed = postier("failed", "list").out
+    assert "ended" in listed.splitlines()[0]
+    assert "takes no mail — 550 5.1.1 no such user here" in listed.splitlines()[1]
+    assert postier("failed", "--class", "render").out == "nothing that fits waits for a person\n"
+    assert postier("failed", "--state", "unknown").out == "nothing that fits waits for a person\n"
     assert postier("failed", "--text", "NO SUCH", "--json").lines[0]["count"] == 3
 
 
@@ -92,7 +108,8 @@ def test_a_dry_run_changes_nothing_and_more_than_a_hundred_want_their_number(
     fail_many(postier, store, tmp_path, 101)
 
     assert postier("failed", "replay", "--all", "--dry-run", "--json").json["starts"] == 101
-    assert postier("failed", "replay", "--all", "--yes").code == 2
+    told = postier("failed", "replay", "--all", "--yes")
+    assert (told.code, "for --confirm: say --confirm 101 to replay 101" in told.err) == (2, True)
     refused = postier("failed", "replay", "--all", "--confirm", "100")
     assert (refused.code, "it would be 101" in refused.err) == (1, True)
     assert Queries(store).counts()["failed"] == 101
@@ -134,11 +151,7 @@ def test_a_replay_by_another_account_leaves_by_that_one(postier: Run, store: Sto
 def test_unknown_mail_is_listed_with_evidence_and_judged_by_a_person(
     postier: Run, store: Store, tmp_path: Path, environment: dict[str, str]
 ) -> None:
-    accounts = Path(environment["POSTIER_ACCOUNTS_FILE"])
-    accounts.write_text(
-        accounts.read_text() + '[tenants.school.forms.contact]\nrecipients = ["office@school.example"]\n'
-    )
-    configure(store, read_registry(accounts))
+    give_the_school_a_form(store, environment)
     first, second = publish(postier, tmp_path, contact_form(), contact_form() | {"id": "second"})
     lost = [lose_one(store), lose_one(store)]
     assert sorted(lost) == sorted([first, second])
@@ -206,9 +219,25 @@ def test_erase_wants_a_yes_and_removes_a_recipient(postier: Run, store: Store, t
     (one,) = fail_many(postier, store, tmp_path, 1)
 
     assert postier("erase", "u0@example.org", "--tenant", "school").code == 2
+    assert postier("erase", "u0 at example.org", "--tenant", "school", "--yes").code == 2
     assert postier("erase", "U0@example.org", "--tenant", "school", "--yes", "--json").json["erased"] == 1
     (status,) = postier("status", one, "--json").lines
     assert (status["state"], status["cause"], status["recipient"]) == ("discarded", "erased", "(erased)")
+
+
+def test_erase_finds_a_visitor_in_the_content_of_mail_to_others(
+    postier: Run, store: Store, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    give_the_school_a_form(store, environment)
+    (one,) = publish(postier, tmp_path, contact_form())
+    end_all(store)
+
+    told = postier("erase", "Ada@example.com", "--tenant", "school", "--yes")
+
+    assert told.out == "0 erased, and 1 to others that named the person; 0 from the inbox\n"
+    assert "BGREWRITEAOF" in told.err
+    (status,) = postier("status", one, "--json").lines
+    assert (status["state"], status["cause"]) == ("discarded", "erased")
 
 
 def test_top_shows_accounts_in_words_and_failures_for_scripts_too(postier: Run, store: Store, tmp_path: Path) -> None:
@@ -220,10 +249,32 @@ def test_top_shows_accounts_in_words_and_failures_for_scripts_too(postier: Run, 
     shown = postier("top", "--once").out
 
     assert seen["failures"] == {"recipient_refused": 2}
+    assert seen["accounts"]["office"]["last_error"].startswith("recipient_refused ")
     office = seen["accounts"]["office"]
     assert (office["state"], office["waiting_urgent"], office["oldest"] >= 0) == ("paused", 1, True)
     assert "paused by" in shown
     assert "recipient_refused 2" in shown
+
+
+def test_the_live_view_never_cuts_an_account_s_name_or_state() -> None:
+    facts = {
+        "state": "parked",
+        "until": 1_800_000_000.0,
+        "waiting_urgent": 12,
+        "waiting_bulk": 3456,
+        "conversations": 2,
+    }
+    facts |= {"last_error": "authentication_failed " + "and so on " * 20}
+    picture = Picture(0.0, dict.fromkeys((*ENDS, "waiting", "in_hand"), 0), {"newsletter-of-the-school": facts})
+
+    for width in (80, 110, 200):
+        console = Console(width=width, height=24, file=io.StringIO(), record=True)
+        console.print(_drawn(picture, rows_of(picture), 0, "", 24))
+        lines = console.export_text().splitlines()
+        (row,) = (line for line in lines if "newsletter" in line)
+        assert row.split()[:8] == [
+            "newsletter-of-the-school", "parked", "until", "08:00:00", "0/s", "12", "3456", "2",
+        ]  # fmt: skip
 
 
 def test_the_doctor_finds_and_mends_a_lost_index(postier: Run, store: Store, tmp_path: Path) -> None:
@@ -248,6 +299,11 @@ def test_the_timeline_is_complete_the_newest_first(postier: Run, store: Store, t
     assert [step["what"] for step in status["timeline"]] == ["replayed", "failed", "accepted"]
     assert status["timeline"][0]["by"] == "ann"
     assert "replayed account spare by ann" in postier("status", one).out
+    assert [step["account"] for step in status["timeline"] if step["what"] == "accepted"] == ["office"]
+    (other,) = publish(postier, tmp_path, reset_link("late@example.org", id="late"))
+    end_all(store)
+    postier("failed", "replay", other, "--at", f"{time.gmtime().tm_year + 1}-01-01T00:00:00Z")
+    assert postier("status", other, "--json").lines[0]["in_words"].startswith("waiting: replayed, attempt 1 in ")
     for name in (status["message_id"], status["event"]):
         assert postier("status", name, "--json").lines[0]["id"] == one
 
@@ -255,24 +311,29 @@ def test_the_timeline_is_complete_the_newest_first(postier: Run, store: Store, t
 def test_a_key_in_the_live_view_pauses_the_account_and_another_resumes_it(
     store: Store, environment: dict[str, str]
 ) -> None:
+    # Whatever is paused moves to the top, and stays the one that the keys are about.
     command = [sys.executable, "-m", "postier.console", "top", "--every", "0.2"]
     child, terminal = pty.fork()
     if child == 0:
         os.execve(sys.executable, command, {**os.environ, **environment, "TERM": "xterm", "LINES": "30"})
     seen = b""
 
-    def office() -> bytes:
+    def spare() -> bytes:
         nonlocal seen
         while select.select([terminal], [], [], 0.05)[0]:
             seen += os.read(terminal, 65_536)
-        return bytes(store.redis.hget(store.key("account:office"), "state"))
+        return bytes(store.redis.hget(store.key("account:spare"), "state"))
 
     try:
-        wait_until(lambda: office() and b"office" in seen and b"q end" in seen, 20)
+        wait_until(lambda: spare() and b"office" in seen and b"q end" in seen, 20)
+        os.write(terminal, b"j")
+        wait_until(lambda: spare() and seen.rpartition(b"q end")[0].count(b"q end") > 1)
         os.write(terminal, b"p")
-        wait_until(lambda: office() == b"paused")
+        wait_until(lambda: spare() == b"paused")
+        seen = b""
+        wait_until(lambda: spare() and b"spare paused" in seen)
         os.write(terminal, b"r")
-        wait_until(lambda: office() == b"ready")
+        wait_until(lambda: spare() == b"ready")
         os.write(terminal, b"q")
         assert os.waitpid(child, 0)[1] == 0
     finally:

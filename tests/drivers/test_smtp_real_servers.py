@@ -89,11 +89,15 @@ def test_a_wrong_password_is_tried_once_for_a_whole_conversation_and_never_shown
 
 @pytest.mark.parametrize("security", ["starttls", "tls"])
 @pytest.mark.parametrize(
-    ("which", "words"),
-    [("other_name", "other name"), ("expired", "expired"), ("self_signed", "certificate: ")],
+    ("which", "words", "cause"),
+    [
+        ("other_name", "other name", "certificate_other_name"),
+        ("expired", "expired", "certificate_expired"),
+        ("self_signed", "certificate: ", "certificate_not_trusted"),
+    ],
 )
 def test_a_certificate_that_is_not_the_hosts_parks_the_account_and_nothing_is_sent(
-    aiosmtpd: Start, certificates: Certificates, security: str, which: str, words: str
+    aiosmtpd: Start, certificates: Certificates, security: str, which: str, words: str, cause: str
 ) -> None:
     context = getattr(certificates, which)
     server = aiosmtpd(
@@ -106,6 +110,7 @@ def test_a_certificate_that_is_not_the_hosts_parks_the_account_and_nothing_is_se
     assert type(error) is AccountError
     assert error.text.startswith("certificate: ")
     assert words in error.text
+    assert error.cause == cause
     assert not server.inbox.logins
     assert not server.inbox.taken
 
@@ -117,7 +122,7 @@ def test_starttls_never_falls_back_to_clear_text(aiosmtpd: Start) -> None:
         error = failure(driver, mail(1))
 
     assert isinstance(error, Unreachable)
-    assert error.text.startswith("tls_unavailable")
+    assert error.cause == "tls_unavailable"
     assert error.stage == "starttls"
     assert not server.inbox.taken
 
@@ -135,6 +140,7 @@ def test_an_internationalised_mail_needs_a_server_that_takes_it(aiosmtpd: Start)
     assert able.inbox.taken[0].smtp_utf8
     assert isinstance(refused, RecipientRefused)
     assert refused.text.startswith("no_smtputf8")
+    assert refused.cause == "no_smtputf8"
     assert isinstance(taken, Receipt)
     assert len(unable.inbox.taken) == 1
 

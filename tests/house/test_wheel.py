@@ -1,13 +1,14 @@
 """What a wheel of postier holds: every file of the rooms, and nothing else."""
 
+import os
 import shutil
-import subprocess
-import sys
 import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+
+from tools.release import build_wheel
 
 ROOT = Path(__file__).parents[2]
 SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
@@ -31,22 +32,37 @@ def packages_of_the_rooms() -> set[str]:
     return {path.rpartition("/")[0].replace("/", ".") for path in files_of_the_rooms() if path.endswith(".py")}
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
-    """The names in a wheel built from a copy: a build in place may pick up what an older one left in build/."""
-    tree = tmp_path_factory.mktemp("tree")
+def built(tree: Path) -> Path:
+    """A wheel built from a copy: a build in place may pick up what an older one left in build/."""
     for folder in [*ROOMS.values(), "tests", "tools"]:
         shutil.copytree(ROOT / folder, tree / folder, ignore=shutil.ignore_patterns(*NOT_SOURCE))
     for file in ROOT.glob("*.*"):
         if file.is_file():
             shutil.copy(file, tree)
     shutil.copy(ROOT / "LICENSE", tree)
-    build = "import sys, setuptools.build_meta as backend; backend.build_wheel(sys.argv[1])"
-    done = subprocess.run([sys.executable, "-c", build, "dist"], cwd=tree, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (path,) = (tree / "dist").glob("postier-*.whl")
-    with zipfile.ZipFile(path) as archive:
+    return build_wheel(tree, tree, epoch=1767225600)
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel."""
+    return built(tmp_path_factory.mktemp("tree"))
+
+
+@pytest.fixture(scope="module")
+def wheel(first: Path) -> set[str]:
+    """The names in it."""
+    with zipfile.ZipFile(first) as archive:
         return set(archive.namelist())
+
+
+def test_the_same_source_gives_the_same_wheel_to_the_octet(first: Path, tmp_path: Path) -> None:
+    before = os.umask(0o077)  # another machine: another folder, other times and modes
+    try:
+        again = built(tmp_path)
+    finally:
+        os.umask(before)
+    assert again.read_bytes() == first.read_bytes()
 
 
 def test_every_folder_with_python_in_a_room_is_listed_in_pyproject() -> None:

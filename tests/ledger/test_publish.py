@@ -221,6 +221,22 @@ def test_publish_is_busy_at_three_quarters_of_the_memory(small: EmbeddedServer, 
     ledger.store.close()
 
 
+def test_fast_publishers_do_not_fill_the_memory_between_two_looks_at_it(small: EmbeddedServer, sealer: Sealer) -> None:
+    ledger = Ledger(Store(small.url), sealer, registry())
+    fill(ledger.store, 0.7)
+    accepted, used = 0, 0.0
+    for _ in range(150):  # the rest of the memory within half a second
+        answers = ledger.publisher.publish([ledger.admitted(data_change()) for _ in range(100)])
+        accepted += sum(isinstance(answer, Accepted) for answer in answers)
+        if not any(isinstance(answer, Accepted) for answer in answers):
+            break
+        memory = ledger.store.redis.info("memory")
+        used = memory["used_memory"] / memory["maxmemory"]
+    assert accepted
+    assert used < 0.8
+    ledger.store.close()
+
+
 def test_a_full_memory_still_drains(small: EmbeddedServer, sealer: Sealer) -> None:
     ledger = Ledger(Store(small.url), sealer, registry())
     ids = ledger.publish_many(200, "main")

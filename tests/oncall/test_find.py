@@ -33,6 +33,16 @@ def test_all_recipients_of_an_event_and_of_a_shared_mail_are_found(ledger: Ledge
     assert sorted(find(ledger, "packet-1")) == sorted(ids)
 
 
+def test_any_number_of_deliveries_is_read_and_sorted_out_page_by_page(ledger: Ledger) -> None:
+    ids = ledger.publish_many(1203, "main")
+    finish(worker := ledger.worker(), worker.claim(1, 1)[1])
+    (gone,) = set(ids) - {one.id for one in ledger.queries.deliveries(states=["waiting"], limit=2000)}
+
+    assert [one.id for one in ledger.queries.statuses([*ids, "nobody"])] == ids
+    assert list(ledger.queries.in_state(["nobody", *ids], "waiting")) == [one for one in ids if one != gone]
+    assert list(ledger.queries.in_state(ids, "sent")) == [gone]
+
+
 def test_what_is_forgotten_leaves_no_trace_of_the_provider_s_id(ledger: Ledger) -> None:
     ledger.publish(data_change())
     worker = ledger.worker()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from datetime import timedelta
 
 import pytest
@@ -10,7 +11,9 @@ import pytest
 from postier.ledger.audit import Audit
 from postier.ledger.claims import Claims
 from postier.ledger.entries import SUPERSEDED, Claimed, mark
+from postier.ledger.groups import Groups
 from postier.ledger.replay import How, Replays
+from postier.ledger.search import Filters
 from tests.ledger.kit import Ledger, contact_form, finish, later, ok, over, reset_link, somebody, take
 from tests.oncall.conftest import MakeLedger
 from tests.oncall.kit import end_claimed, replay
@@ -26,20 +29,66 @@ def test_a_preview_counts_what_would_start_and_why_the_rest_stays(ledger: Ledger
     unknown = end_claimed(worker, state="unknown", cause="outcome_unknown")
     sent = ledger.publish_many(1, "main")
     finish(worker, worker.claim(8, 16)[1])
+    empty = ledger.publish_many(1, "main")
+    end_claimed(worker)
+    ledger.store.redis.delete(ledger.store.key(f"payload:{empty[0]}"))
     waiting = ledger.publish_many(1, "main")
     ledger.advance(200)
+    stays = [link, *unknown, *sent, *waiting, *empty, "nobody", ""]
 
-    shown = replays.preview([*failed, link, *unknown, *sent, *waiting, "nobody"], How(pace=2), ledger.registry)
+    shown = replays.preview([*failed, *stays], How(pace=2), ledger.registry)
 
-    assert (shown.total, shown.starts, dict(shown.accounts)) == (9, 3, {"main": 3})
-    assert dict(shown.stays) == {"over": 1, "unknown": 2, "already_sent": 1, "not_possible": 1, "unknown_id": 1}
+    assert (shown.total, shown.starts, dict(shown.accounts)) == (11, 3, {"main": 3})
+    assert dict(shown.kinds) == {"data_change": 3}
     assert shown.lasts == pytest.approx(1.0)
     assert {ledger.state(one) for one in failed} == {"failed"}
-    answers = replay(ledger, [*failed, link, *unknown, *sent, *waiting, "nobody"])
+    answers = replay(ledger, [*failed, *stays])
     assert [answers[one] for one in failed] == ["done"] * 3
-    assert [answers[one] for one in (link, *unknown, *sent, *waiting, "nobody")] == [
-        "over", "unknown", "unknown", "already_sent", "not_possible", "unknown_id",
+    assert [answers[one] for one in stays] == [
+        "over", "unknown", "unknown", "already_sent", "not_possible", "no_content", "unknown_id", "unknown_id",
     ]  # fmt: skip
+    assert dict(shown.stays) == Counter(answers[one] for one in stays)
+
+
+def test_a_preview_skips_what_is_over_by_the_time_its_turn_comes(ledger: Ledger, replays: Replays) -> None:
+    for _ in range(4):
+        ledger.publish(reset_link(lasts=timedelta(seconds=100)))
+    ids = end_claimed(ledger.worker())
+
+    shown = replays.preview(ids, How(pace=0.015), ledger.registry)
+
+    assert (shown.starts, dict(shown.stays)) == (2, {"over": 2})  # after 0 and 67 s; the next would be at 133 s
+    assert Counter(replay(ledger, ids, pace=0.015).values()) == {"done": 2, "over": 2}
+
+
+def test_a_preview_of_groups_counts_what_a_preview_of_their_members_counts(ledger: Ledger, replays: Replays) -> None:
+    worker = ledger.worker()
+    ledger.publish_many(10, "main")
+    end_claimed(worker, cause="refused")
+    ledger.pass_time(worker, 30)
+    ledger.publish_many(15, "main")
+    end_claimed(worker, cause="email_refused")
+    ledger.publish_many(1, "main")
+    (gone,) = end_claimed(worker, cause="temporary")
+    ledger.store.redis.delete(ledger.store.key(f"payload:{gone}"))
+    ledger.pass_time(worker, 30)
+    for _ in range(4):
+        ledger.publish(reset_link(lasts=timedelta(seconds=100)))
+    ledger.publish(contact_form())
+    end_claimed(worker)
+    ledger.publish(contact_form())
+    end_claimed(worker, state="unknown", cause="outcome_unknown")
+    groups, early = Groups(ledger.store), Filters(until=ledger.now / 1e6 - 20)
+    states = ("failed", "unknown", "expired")
+
+    for wanted in (Filters(), early, Filters(cause="email_refused"), Filters(since=ledger.now / 1e6 - 20)):
+        for how in (How(), How(pace=0.2, at=ledger.now / 1e6 + 20), How(unknown_too=True, account="spare")):
+            ids = list(groups.members(wanted, states=states))
+            shown = replays.preview_groups(groups.spans(wanted, states=states), how, ledger.registry)
+            assert shown == replays.preview(ids, how, ledger.registry), (wanted, how)
+            assert shown.total == len(ids) > 0
+    everything = replays.preview_groups(groups.spans(Filters(), states=states), How(pace=1), ledger.registry)
+    assert dict(everything.stays) == {"unknown": 2, "no_content": 1}
 
 
 def test_the_same_replay_twice_starts_each_delivery_once_even_if_it_failed_again(ledger: Ledger) -> None:
@@ -165,6 +214,7 @@ def test_stopping_a_replay_takes_back_what_waits_and_leaves_what_started(ledger:
     for one in set(ids) - set(started):
         status = ledger.status(one)
         assert (status.state, status.account, status.cause) == ("failed", "main", "recipient_refused")
+        assert (status.attempt, "was_attempt" in status.facts) == (1, False)
         assert status.ended_at == ended[one]
     ledger.pass_time(worker, 30)
     assert take(worker) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 from postier.console.runbook import pages
 from postier.console.words import ADVICE, CAUSES, runbook_page
@@ -18,7 +19,7 @@ _CODES = re.compile(r'code="(unknown_kind|unknown_version|undecodable)"')
 
 def written_causes() -> set[str]:
     """Every cause in the sources: the classes of errors, the scripts, the workers, what opening an event may say."""
-    found = {"delivery_error", *errors.CAUSES.values()}
+    found = {"delivery_error", *errors.CAUSES.values(), *get_args(errors.NarrowCause)}
     for script in (ROOT / "ledger" / "scripts").glob("*.lua"):
         for line in script.read_text("utf-8").splitlines():
             if "HMGET" not in line and "HDEL" not in line:

@@ -292,6 +292,7 @@ def test_a_certificate_for_another_name_parks_the_account() -> None:
 
     assert type(error) is AccountError
     assert error.text.startswith("certificate: ")
+    assert error.cause.startswith("certificate_")
     assert [(step.name, step.ok) for step in steps] == [("resolve", True), ("connect", True), ("tls", False)]
 
 
@@ -301,6 +302,7 @@ def test_a_certificate_of_an_unknown_authority_parks_the_account() -> None:
 
     assert type(error) is AccountError
     assert error.text.startswith("certificate: ")
+    assert error.cause.startswith("certificate_")
 
 
 # --- where mail may go

@@ -272,6 +272,7 @@ def test_a_stranger_in_graphs_place_gets_no_token(microsoft: Microsoft, certific
 
     assert isinstance(error, AccountError)
     assert error.text.startswith("certificate: ")
+    assert error.cause.startswith("certificate_")
     assert stranger.connections == 1
 
 

@@ -75,6 +75,7 @@ def test_every_refusal_of_entra_has_its_error(
         assert refused.text.count(".") <= 2
     else:
         assert refused.text.startswith("oauth_unavailable: ")
+        assert refused.cause == "oauth_unavailable"
     assert not microsoft.graph.requests
 
 
@@ -186,6 +187,7 @@ def test_a_stranger_in_entras_place_gets_no_secret(microsoft: Microsoft, certifi
 
     assert isinstance(error, AccountError)
     assert error.text.startswith("certificate: ")
+    assert error.cause.startswith("certificate_")
     assert not stranger.forms
 
 
