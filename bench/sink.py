@@ -36,7 +36,7 @@ class Sink(asyncio.Protocol):
         self.socket = transport.get_extra_info("socket")
         self.socket.setsockopt(socket.IPPROTO_TCP, QUICKACK, 1)
         self.buffer = bytearray()
-        self.in_body = False
+        self.in_body = self.over = False
         self.sender = ""
         self.free_at = 0.0
         self._send(b"220 sink.test ESMTP\r\n")
@@ -76,6 +76,7 @@ class Sink(asyncio.Protocol):
             self.in_body = True
             return b"354 go ahead\r\n"
         elif verb == b"QUIT":
+            self.over = True
             return b"221 2.0.0 Bye\r\n"
         elif verb == b"XLOG":
             return b"250 " + json.dumps({"taken": TAKEN, "most_open": MOST_OPEN}).encode() + b"\r\n"
@@ -85,9 +86,14 @@ class Sink(asyncio.Protocol):
 
     def _send(self, data: bytes) -> None:
         if self.delay:
-            asyncio.get_running_loop().call_later(self.delay, self.transport.write, data)
+            asyncio.get_running_loop().call_later(self.delay, self._write, data, self.over)
         else:
-            self.transport.write(data)
+            self._write(data, self.over)
+
+    def _write(self, data: bytes, over: bool) -> None:
+        self.transport.write(data)
+        if over:
+            self.transport.close()
 
 
 async def main() -> None:

@@ -21,6 +21,7 @@ MAX_LINES = 100
 _RECEIVE = 4_096
 _MARKS = (b" ", b"-", b"")
 _CODES = {b"%d" % code: code for code in range(200, 600)}
+_AFTER_GOODBYE = 0.1  # seconds
 _SLACK = 0.05  # seconds: timeouts nearer than this to each other are not worth a system call
 
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?![.\d])")
@@ -180,12 +181,17 @@ class Wire:
         self._set_timeout(self.timeout)
 
     def wait_for_the_end(self, seconds: float) -> None:
-        """Read and forget whatever comes until the peer closes, `seconds` at most. Never raises."""
+        """Read and forget whatever comes until the peer closes, `seconds` at most. Never raises.
+
+        Who has said 221 closes at once (RFC 5321 section 4.1.1.10), or forgets to: little is waited after it.
+        """
         limit = self._clock() + seconds
         try:
             while True:
                 self._buffer, self._at = b"", 0
                 self._receive(limit)
+                if self._buffer.startswith(b"221"):
+                    limit = min(limit, self._clock() + _AFTER_GOODBYE)
         except (WireBroken, OSError, ValueError):
             return
 

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -200,6 +201,24 @@ def test_a_write_that_breaks_before_the_final_dot_is_no_doubt(monkeypatch: pytes
 
     assert isinstance(first, TemporaryError)
     assert isinstance(second, TemporaryError)
+
+
+def test_a_server_that_says_goodbye_and_stays_is_not_waited_for() -> None:
+    stay = threading.Event()
+
+    def script(peer: Peer) -> None:
+        polite()(peer)
+        stay.wait(10)
+
+    with ScriptedServer(script) as server:
+        with opened(server.port, max_mails_per_session=1) as driver:
+            began = time.monotonic()
+            outcomes = [result for _, result in driver.converse(iter((mail(1), mail(2), mail(3))))]
+            took = time.monotonic() - began
+        stay.set()
+
+    assert all(isinstance(result, Receipt) for result in outcomes)
+    assert took < 2.0  # three farewells of a second each, were they waited for
 
 
 def test_an_empty_conversation_dials_nobody() -> None:
