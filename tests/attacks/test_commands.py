@@ -86,6 +86,7 @@ def snapshot(yard: Yard) -> dict[bytes, bytes]:
     """The ledger but for what workers write all the time."""
     pulse = (
         "tick",
+        "timekeeper",
         "wake",
         "memory",
         "hold",

@@ -139,4 +139,4 @@ def test_a_server_that_drips_is_given_up_by_the_total_deadline_and_its_mail_wait
         at = time.monotonic()
         until(lambda: any(line["what"] == "retried" for line in house.status(identity).history), 8, what="the end")
         assert time.monotonic() - at < 6
-        assert house.status(identity).cause == "unreachable"
+        assert house.status(identity).cause == "too_slow"

@@ -80,11 +80,19 @@ def test_a_killed_worker_loses_nothing_and_what_was_leased_leaves_once(make_hous
             *house.publish(*(data_change() for _ in range(150))),
         ]
         until(lambda: len(server.bodies) >= 30)
+        at_the_kill: dict[str, str] = {}
+
+        def holds_unstarted_mail() -> bool:
+            doomed.send_signal(signal.SIGCONT)
+            doomed.send_signal(signal.SIGSTOP)
+            at_the_kill.update((identity, house.status(identity).state) for identity in ids)
+            return "leased" in at_the_kill.values()
+
+        until(holds_unstarted_mail)
         doomed.kill()
         doomed.wait()
         killed_at = time.monotonic()
         before = len(server.bodies)
-        at_the_kill = {identity: house.status(identity).state for identity in ids}
         house.start_worker(data_dir=house.folder / "another-machine")
         until(lambda: len(server.bodies) > before + 20, 15)
         assert time.monotonic() - killed_at < 15
@@ -99,7 +107,6 @@ def test_a_killed_worker_loses_nothing_and_what_was_leased_leaves_once(make_hous
             else:
                 assert (state, came[identity]) == ("sent", 1)
         assert ended["sent"] + ended["unknown"] == 300
-        assert "leased" in at_the_kill.values()
 
 
 def test_sigterm_gives_back_what_is_unstarted_and_lets_the_rest_end(make_house: MakeHouse) -> None:
