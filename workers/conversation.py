@@ -115,6 +115,7 @@ class Conversation:
         self._give_back_unstarted()
         with self._lock:
             ready = _mails(d for d in self._under_way.values() if d.id not in self._handed_over)
+            self._ahead.clear()  # a mark made before does not hold for what is given back
         self._give_back(ready)
 
     def _give_back_unstarted(self) -> None:
@@ -132,16 +133,17 @@ class Conversation:
         with self._lock:
             kept = (tuple(delivery for delivery in mail if delivery.id not in ids) for mail in self._unstarted)
             self._unstarted = deque(mail for mail in kept if mail)
+            self._ahead.clear()
 
     def hand_over(self, mail: Mail) -> None:
         """Write `sending`. Raises Withdrawn, or LedgerUnavailable when nobody can write it: nothing may leave then."""
+        now = time.monotonic()
+        self._begun_at = self._begun_at or now
         with self._lock:
             fresh = {delivery.id for delivery in mail} - self._handed_over
             self._handed_over.update(fresh)
-        now = time.monotonic()
-        self._begun_at = self._begun_at or now
-        if all(self._ahead.get(delivery.id, 0.0) > now for delivery in mail):
-            return
+            if all(self._ahead.get(delivery.id, 0.0) > now for delivery in mail):
+                return
         soon = self._soon()
         self.progress_at = math.inf  # it is the ledger that is waited for
         try:
@@ -149,9 +151,11 @@ class Conversation:
         except LedgerUnavailable:
             self._unanswered.update(fresh)  # perhaps it is written; what is certain is that nothing left
             raise
-        self._ahead.update(
-            (d.id, now + _FRESH) for d, answer in zip(soon, answers[len(mail) :], strict=True) if answer == OK
-        )
+        with self._lock:
+            waiting = {delivery.id for others in self._unstarted for delivery in others}
+            for delivery, answer in zip(soon, answers[len(mail) :], strict=True):
+                if answer == OK and delivery.id in waiting:
+                    self._ahead[delivery.id] = now + _FRESH
         answers = answers[: len(mail)]
         self.progress_at = time.monotonic()
         if all(answer == OK for answer in answers):

@@ -122,3 +122,26 @@ def test_a_mark_ahead_that_grew_old_is_repeated_and_finds_out_that_the_lease_is_
         ten.start()
 
     assert ten.wire.round_trips[-1] > 1
+
+
+def test_what_was_marked_ahead_does_not_leave_once_it_was_given_back(ledger: Ledger, ten: Play) -> None:
+    ten.send(2)
+    ready = ten.conversation.next()  # a driver holds it while the server thinks
+    assert ready is not None
+    ten.conversation.stop()  # a worker that drains
+
+    with pytest.raises(Withdrawn):
+        ten.conversation.hand_over(ready)
+
+    ten.conversation.flush()
+    assert take(ledger.worker("w2"))[0].id == ready[0].id
+
+
+def test_what_was_marked_ahead_asks_again_after_a_lease_was_lost(ledger: Ledger, ten: Play) -> None:
+    ten.send(2)
+    key = ledger.store.key(f"delivery:{ten.ids[2]}")
+    ledger.store.redis.hincrby(key, "fence", 1)
+    ten.conversation.lose({ten.ids[9]})
+
+    with pytest.raises(Withdrawn):
+        ten.start()
