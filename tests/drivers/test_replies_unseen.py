@@ -3,6 +3,20 @@
 `set` A to G is the order in which the rows were collected, labelled and then classified for the first time; the rules
 of the later sets knew the earlier ones. Sources are named row by row: public test data, source code and help pages of
 mail servers and providers. `alt_class` are the other answers that can be defended.
+
+Set H is never learnt from: no rule has been written or changed after a look at it, and a rule that is ends its use as
+a measure. It is a sample of what a sender receives: 615 replies as they came, the common ones included, from logs,
+bounces, tracebacks, help pages and fixtures that no earlier set names; only repetitions after masking and what nobody
+could label (mail loops) were dropped. 113 of them stand in A to G word for word and are not repeated here, 502 are
+new. One reader labelled them before `classify` saw any. The first look, rules frozen, 95 % Wilson intervals:
+
+    rows                               exact                   exact or defensible     recipient blamed for us
+    502 not in A to G                  91.2 % (88.4 to 93.4)   98.0 % (96.4 to 98.9)   3 rows, 0.6 % (0.2 to 1.7)
+    414 of them unlike any in A to G   89.9 % (86.6 to 92.4)   97.6 % (95.6 to 98.7)   3 rows, 0.7 % (0.2 to 2.1)
+    615 as they came                   92.4 % (90.0 to 94.2)   98.4 % (97.0 to 99.1)   3 rows, 0.5 % (0.2 to 1.4)
+
+(Unlike: fewer than 80 % of the words shared. Blame is counted even where blaming the recipient can be defended, as
+it can in two of the three rows. The interval of the blame reaches beyond the 1 % that is asked for: 3 rows are few.)
 """
 
 import csv
@@ -21,9 +35,9 @@ BLAME = {"permanent_recipient", "suppress"}
 ADDRESS = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)*")
 
 
-def corpus() -> list[dict[str, str]]:
+def corpus(sets: str = "ABCDEFGH") -> list[dict[str, str]]:
     with CORPUS.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+        return [row for row in csv.DictReader(file) if row["set"] in sets]
 
 
 def judged(row: dict[str, str]) -> str:
@@ -31,9 +45,12 @@ def judged(row: dict[str, str]) -> str:
     return str(classify(code, row["enhanced"] or None, row["text"], row["stage"] or None))
 
 
-def test_replies_of_many_servers_are_classified_and_hardly_ever_blame_the_recipient_for_us() -> None:
+@pytest.mark.parametrize(("sets", "rows"), [("ABCDEFG", 1279), ("H", 502)])
+def test_replies_of_many_servers_are_classified_and_hardly_ever_blame_the_recipient_for_us(
+    sets: str, rows: int
+) -> None:
     counts, blamed = Counter[str](), []
-    for row in corpus():
+    for row in corpus(sets):
         said, meant = judged(row), row["expected_class"]
         counts["rows"] += 1
         counts["exact"] += said == meant
@@ -41,7 +58,7 @@ def test_replies_of_many_servers_are_classified_and_hardly_ever_blame_the_recipi
         if meant in OUR_FAULT and said in BLAME:
             blamed.append(row["text"])
 
-    assert counts["rows"] == 1279
+    assert counts["rows"] == rows
     assert counts["exact"] >= 0.85 * counts["rows"], counts
     assert counts["defensible"] >= 0.95 * counts["rows"], counts
     assert len(blamed) <= 0.01 * counts["rows"], blamed
