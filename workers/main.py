@@ -6,7 +6,6 @@ import gc
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from functools import partial
@@ -44,8 +43,6 @@ _SAME_SIGNAL_SECONDS = 1.0
 # Threads that stand in for those whose server hangs; idle ones are woken when they should end (ms: or miss it).
 _SPARE = 2
 _LOOK_MS = 10_000
-# Threads that wait for the network must get the interpreter soon after it answers.
-_SWITCH_SECONDS = 0.001
 _GC_THRESHOLDS = (20_000, 20, 50)
 
 
@@ -129,7 +126,6 @@ class WorkerProcess:
         gc.collect()
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLDS)
-        sys.setswitchinterval(_SWITCH_SECONDS)
         self.worker.start()
         self.intake.start()
         log().info("worker.started", worker=self.name, threads=self.settings.threads)
