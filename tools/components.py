@@ -31,7 +31,6 @@ from packaging.utils import NormalizedName, canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCK = ROOT / "requirements" / "image.lock"
-EXTRAS = ("console", "otel")  # what the image installs of ours
 _PIN = re.compile(r"(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;]+)")
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 # A serial number made from the content: a list built twice is the same list.
@@ -52,8 +51,7 @@ def bom() -> Bom:
     made.metadata.component = own
     parts = {canonicalize_name(name): part for name, part in _components(licenses)}
     made.components.update(parts.values())
-    wanted = project["dependencies"] + [one for extra in EXTRAS for one in project["optional-dependencies"][extra]]
-    made.register_dependency(own, _known(wanted, parts))
+    made.register_dependency(own, _known(project["dependencies"], parts))
     for part in parts.values():
         made.register_dependency(part, _known(_requires(part.name, part.version or ""), parts))
     return made

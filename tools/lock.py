@@ -12,7 +12,7 @@ LOCKS = {
     # the checkout: run, test, check
     "checkout.lock": ["pyproject.toml", "--all-extras"],
     # the container image: no test tools
-    "image.lock": ["pyproject.toml", "--extra", "console", "--extra", "otel", *AS_TESTED],
+    "image.lock": ["pyproject.toml", *AS_TESTED],
     # what turns the source into a wheel, on the way to the image
     "build.lock": ["requirements/build.in", *AS_TESTED],
 }

@@ -14,7 +14,7 @@ PROJECT, BUILD = PYPROJECT["project"], PYPROJECT["build-system"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 LOCKS = {
     "checkout.lock": [*PROJECT["dependencies"], *(line for extra in EXTRAS.values() for line in extra)],
-    "image.lock": [*PROJECT["dependencies"], *EXTRAS["console"], *EXTRAS["otel"]],
+    "image.lock": PROJECT["dependencies"],
     "build.lock": BUILD["requires"],
 }
 
