@@ -437,7 +437,7 @@ if WANTED > 0 and soonest and soonest <= NOW and conversations > 0 then wake() e
 local keeper, looks_at = timekeeper()
 if conversations >= WANTED then -- no thread is free: somebody else must watch
   if keeper == WORKER then
-    redis.call('DEL', P .. 'timekeeper')
+    redis.call('DEL', P .. 'fresh:timekeeper')
     wake()
   end
 elseif not keeper or keeper == WORKER or NOW + wait < looks_at then

@@ -16,10 +16,11 @@ local NOW = WALL + AHEAD
 local NOWS = n2s(NOW)
 local DUES = NOWS -- since when that is due which is due now
 
--- Redis lets keys expire by its own clock, however wrong. What must be fresh says itself how long it is.
-local function keep_fresh(key, value, lasts) redis.call('SET', P .. key, value .. ' ' .. n2s(NOW + lasts)) end
+-- Redis lets keys expire by its own clock, however wrong. What must be fresh says itself how long it is, under names of
+-- its own: workers of before read other things under the plain ones.
+local function keep_fresh(key, value, lasts) redis.call('SET', P .. 'fresh:' .. key, value .. ' ' .. n2s(NOW + lasts)) end
 local function fresh(key)
-  local value, till = string.match(redis.call('GET', P .. key) or '', '^(%S+) (%d+)$')
+  local value, till = string.match(redis.call('GET', P .. 'fresh:' .. key) or '', '^(%S+) (%d+)$')
   return till and tonumber(till) > NOW and value or nil
 end
 
@@ -48,8 +49,8 @@ end
 -- from anybody before. Answers until when, or nil.
 local function holding(lease)
   redis.call('SET', P .. 'tick', NOWS)
-  if NOW - TICK > lease / 2 then redis.call('SET', P .. 'hold', n2s(NOW + lease)) end
-  local till = tonumber(redis.call('GET', P .. 'hold') or 0)
+  if NOW - TICK > lease / 2 then redis.call('SET', P .. 'holding', n2s(NOW + lease)) end
+  local till = tonumber(redis.call('GET', P .. 'holding') or 0)
   return till > NOW and till or nil
 end
 

@@ -86,7 +86,7 @@ def snapshot(yard: Yard) -> dict[bytes, bytes]:
     """The ledger but for what workers write all the time."""
     pulse = (
         "tick",
-        "timekeeper",
+        "fresh:",
         "wake",
         "memory",
         "hold",

@@ -39,7 +39,7 @@ def client(store: Store, settings: Settings) -> Iterator[Postier]:
 
 
 def keys(store: Store) -> set[bytes]:
-    return set(store.redis.keys(store.key("*"))) - {store.key("memory").encode()}
+    return set(store.redis.keys(store.key("*"))) - {store.key("fresh:memory").encode()}
 
 
 def test_publish_answers_with_the_id_the_deliveries_and_whether_it_was_known(client: Postier) -> None:

@@ -384,3 +384,16 @@ def test_a_publish_leaves_a_wake_up_and_never_more_than_two(ledger: Ledger) -> N
         ledger.publish()
     assert ledger.store.wait_for_wake(1.0, "w1") == "anybody"
     assert ledger.store.redis.llen(ledger.store.key("wake")) <= 1
+
+
+def test_names_that_workers_of_before_read_otherwise_stay_theirs(ledger: Ledger) -> None:
+    # They took a value under these for one that Redis lets expire, and stood still before one that says it itself.
+    worker = ledger.worker()
+    worker.renew((), ())
+    for _ in range(3):
+        ledger.publish()
+        finish(worker, worker.claim(8, 16)[1])
+        ledger.advance(60.0)
+    names = {key.decode().removeprefix(ledger.store.prefix) for key in ledger.store.redis.scan_iter(count=1000)}
+    assert "fresh:fleet" in names
+    assert not names & {"fleet", "memory", "timekeeper", "hold"}

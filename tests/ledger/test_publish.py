@@ -202,7 +202,7 @@ def fill(store: Store, share: float) -> None:
             break
         store.redis.set(f"foreign:{number}", b"x" * min(room // 2 + 1, 500_000))
         number += 1
-    store.redis.delete(store.key("memory"))
+    store.redis.delete(store.key("fresh:memory"))
 
 
 def test_publish_is_busy_at_three_quarters_of_the_memory(small: EmbeddedServer, sealer: Sealer) -> None:
