@@ -117,7 +117,7 @@ def token_service_down(arena: Arena) -> None:
         healthy_meanwhile(arena, good)
         # Nobody brings anything forward here: the service asked for 7 s of silence, and gets them.
         eventually(lambda: len(cloud.entra.forms) > asked, 15)
-        wait = time.time() - began
+        wait = cloud.entra.asked_at[asked] - cloud.entra.asked_at[asked - 1]
         arena.check(f"429: the next try after {wait:.1f} s of 7", 6.3 <= wait <= 7.7)
         drain(arena, ids)
         count()

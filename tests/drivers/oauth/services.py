@@ -6,6 +6,7 @@ import base64
 import contextlib
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,6 +27,7 @@ class TokenService:
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self.forms: list[dict[str, str]] = []
+        self.asked_at: list[float] = []  # seconds since 1970, by form
         self.answers: list[Reply] = []
         self.always: Reply | None = None
         self.expires_in = 3_600
@@ -49,6 +51,7 @@ class TokenService:
         if request.path.endswith("/devicecode"):
             return self.devices.pop(0)
         with self._guard:
+            self.asked_at.append(time.time())
             self.forms.append(request.form)
             number = len(self.forms)
             scripted = self.answers.pop(0) if self.answers else self.always
