@@ -121,17 +121,19 @@ def no_descriptors(arena: Arena) -> None:
     arena.all_sent(60, ids)
     arena.check("the worker lives", worker.poll() is None)
     folder = Path(f"/proc/{worker.pid}/fd")
-    before, size = len(list(folder.iterdir())), memory(worker.pid)
     failed = [one for name in names for one in arena.burst(4, account=name)]
     keys, store = arena.home.store.redis, arena.home.store
     rounds = int(arena.scaled(10_000, 300, "failed connections"))
 
-    def tried() -> bool:
+    def tried(count: int) -> bool:
         keys.zadd(store.key("parked"), dict.fromkeys(names, 1), xx=True)
         arena.bring_forward(failed)
-        return len(dead.connected) >= rounds
+        return len(dead.connected) >= count
 
-    arena.check(f"{rounds} connections fail", eventually(tried, rounds / 5))
+    # Connections to Redis come with threads that were busy at once: the first failures bring those, no later ones may.
+    arena.check("the first connections fail", eventually(lambda: tried(100), 60))
+    before, size = len(list(folder.iterdir())), memory(worker.pid)
+    arena.check(f"{rounds} connections fail", eventually(lambda: tried(100 + rounds), rounds / 5))
     arena.notes.append(f"{len(dead.connected)} connections failed")
     more = arena.burst(50)
     arena.all_sent(30, more)
