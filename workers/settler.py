@@ -33,7 +33,7 @@ class Ticket:
 class Settler:
     """Groups settle entries. `write` returns when they are in the ledger; `put` lets them leave with the next write.
 
-    What was put leaves after 3 ms, or as soon as there is enough of it. Thread-safe. Errors of a group reach each ticket.
+    What was put leaves after 3 ms, or as soon as there is enough. Thread-safe. A group's error reaches each ticket.
     """
 
     def __init__(self, claims: _Settles) -> None:
