@@ -23,6 +23,7 @@ from postier.workers.logins import NotNow
 # First and largest wait in seconds: urgent mail until it expires, bulk mail for two days.
 _BACKOFF: Final = {"urgent": (15.0, 600.0), "bulk": (60.0, 3600.0)}
 _LEAST_WAIT: Final = 1.0
+_CLEAR_WISH: Final = 5.0  # seconds; who asks for less and fails again and again gets the growing waits
 _THROTTLED: Final = (5.0, 30.0)
 # A login is tried at most three times an hour, so that a wrong password never locks the mailbox.
 PARK_SECONDS: Final = 1200.0
@@ -36,6 +37,13 @@ def backoff(attempt: int, *, urgent: bool) -> float:
     first, largest = _BACKOFF["urgent" if urgent else "bulk"]
     ceiling = min(largest, first * 2.0 ** min(attempt - 1, 20))
     return max(_LEAST_WAIT, random.uniform(0, ceiling))
+
+
+def _pause(delivery: Claimed, wish: float | None) -> float:
+    """Seconds until the next attempt: what the other side asked for and at most a tenth more, if that is long enough."""
+    if wish and wish >= _CLEAR_WISH:
+        return wish * random.uniform(1.0, 1.1)
+    return max(backoff(delivery.attempt, urgent=delivery.urgent), wish or 0.0)
 
 
 def decide(
@@ -72,8 +80,7 @@ def decide(
         case RateLimited(retry_after=wish):
             return again(wish or random.uniform(*_THROTTLED), spend=False, what="deferred")
         case TemporaryError(retry_after=wish):
-            pause = backoff(delivery.attempt, urgent=delivery.urgent)
-            return again(max(pause, wish or 0.0), spend=True, what="retried")
+            return again(_pause(delivery, wish), spend=True, what="retried")
         case RecipientRefused(suppress=True):
             return over("suppressed")
         case AccountError():
