@@ -10,9 +10,8 @@ from postier.workers.outcomes import decide
 
 
 def delivery(attempt: int) -> Claimed:
-    return Claimed(
-        "d", 1, attempt, 0, "school", "reset_link", 1, "e", "<d@example.org>", 0, 0, "resend", b"", "a***@e***", True, ""
-    )  # fmt: skip
+    facts = ("school", "reset_link", 1, "e", "<d@example.org>", 0, 0, "resend", b"", "a***@e***", True, "")
+    return Claimed("d", 1, attempt, 0, *facts)
 
 
 def wait(attempt: int, wish: float | None) -> float:
