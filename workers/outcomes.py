@@ -40,7 +40,7 @@ def backoff(attempt: int, *, urgent: bool) -> float:
 
 
 def _pause(delivery: Claimed, wish: float | None) -> float:
-    """Seconds until the next attempt: what the other side asked for and a tenth more at most, if that is long enough."""
+    """Seconds until the next attempt: what was asked for and a tenth more at most, if that is long enough."""
     if wish and wish >= _CLEAR_WISH:
         return wish * random.uniform(1.0, 1.1)
     return max(backoff(delivery.attempt, urgent=delivery.urgent), wish or 0.0)
