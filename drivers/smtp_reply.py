@@ -10,6 +10,7 @@ import re
 import select
 import socket
 import ssl
+import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ _RECEIVE = 4_096
 _MARKS = (b" ", b"-", b"")
 _CODES = {b"%d" % code: code for code in range(200, 600)}
 _AFTER_GOODBYE = 0.1  # seconds
+_TIMEVAL = struct.Struct("@ll")  # seconds, microseconds; nought of both would mean no limit
 _SLACK = 0.05  # seconds: timeouts nearer than this to each other are not worth a system call
 
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?![.\d])")
@@ -71,13 +73,12 @@ class Wire:
     """
 
     def __init__(self, sock: socket.socket, *, timeout: float, clock: Callable[[], float]) -> None:
-        self.sock = sock
         self.timeout = timeout
         self.deadline = clock() + timeout
         self._clock = clock
         self._buffer = b""
         self._at = 0  # what lies before was used
-        self._set_timeout(timeout)
+        self._adopt(sock)
 
     @property
     def unread(self) -> bool:
@@ -100,7 +101,7 @@ class Wire:
                 if done >= size:
                     return done
                 view = memoryview(octets)[done:]
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError):
             broken: WireBroken = TooSlow("too_slow: the server stopped taking what we send")
         except OSError as error:
             broken = ConnectionLost(_reason(error))
@@ -176,9 +177,8 @@ class Wire:
 
     def swap(self, sock: socket.socket) -> None:
         """Go on over another socket (TLS around the old one); nothing read before survives."""
-        self.sock = sock
         self._buffer, self._at = b"", 0
-        self._set_timeout(self.timeout)
+        self._adopt(sock)
 
     def wait_for_the_end(self, seconds: float) -> None:
         """Read and forget whatever comes until the peer closes, `seconds` at most. Never raises.
@@ -207,16 +207,30 @@ class Wire:
         if abs(wanted - self._armed) > _SLACK:
             self._set_timeout(wanted)
 
+    def _adopt(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._kernel_waits = type(sock) is socket.socket
+        if self._kernel_waits:
+            sock.settimeout(None)
+        self._set_timeout(self.timeout)
+
     def _set_timeout(self, seconds: float) -> None:
+        """A plain socket's time is kept by the kernel: Python asks it with a poll before every send and receive."""
         self._armed = seconds
-        self.sock.settimeout(seconds)
+        if self._kernel_waits:
+            micros = max(1, int(seconds * 1e6))
+            patience = _TIMEVAL.pack(*divmod(micros, 1_000_000))
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
+        else:
+            self.sock.settimeout(seconds)
 
     def _receive(self, limit: float) -> None:
         while True:
             self._arm(limit)
             try:
                 octets = self.sock.recv(_RECEIVE)
-            except TimeoutError:
+            except (TimeoutError, BlockingIOError):
                 if self._clock() >= limit - _SLACK:
                     raise TooSlow("too_slow: no complete reply in time") from None
                 continue

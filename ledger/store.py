@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
+import struct
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -28,6 +31,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from postier.schemas.errors import ConfigurationError, LedgerUnavailable
+
+_SURELY_OPEN = 0.05  # seconds: no server that was left so shortly ago is back again
 
 Argument = str | bytes | int | float
 
@@ -81,7 +86,9 @@ def translated() -> Iterator[None]:
     try:
         yield
     except (RedisConnectionError, RedisTimeoutError, BusyLoadingError, OSError) as error:
-        raise LedgerUnavailable(f"Redis cannot be reached: {type(error).__name__}") from None
+        silent = isinstance(error.__context__, BlockingIOError)  # the kernel's word for a timeout
+        name = "TimeoutError" if silent else type(error).__name__
+        raise LedgerUnavailable(f"Redis cannot be reached: {name}") from None
     except NoPermissionError as error:
         text = "Redis refuses the command: its user has no right to it (compare deploy/users.acl)"
         raise LedgerUnavailable(f"{text}: {error}"[:300], retry_after=30.0) from None
@@ -97,6 +104,15 @@ def translated() -> Iterator[None]:
 def glob(text: str) -> str:
     """A text as SCAN's pattern takes it literally."""
     return "".join(f"\\{c}" if c in "*?[]^\\" else c for c in text)
+
+
+def let_the_kernel_wait(sock: Any, seconds: float) -> None:
+    """Keep a plain socket's timeout in the kernel: Python asks it with a poll before every send and receive."""
+    if type(sock) is socket.socket:
+        patience = struct.pack("@ll", *divmod(int(seconds * 1e6), 1_000_000))
+        sock.settimeout(None)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
 
 
 class Store:
@@ -120,7 +136,8 @@ class Store:
         # Looks at every new connection before it is used; raises when this is not the ledger that was here before.
         self.guard: Callable[[Any], None] | None = None
         self.lost_connections = 0
-        self._idle: list[Any] = []
+        self._timeout = timeout
+        self._idle: list[tuple[Any, float]] = []  # connections, and when each was used last (monotonic)
         self._pid = os.getpid()
         self.url = url
         self.namespace = namespace
@@ -159,27 +176,29 @@ class Store:
             connection.send_command(*words, check_health=False)
             answer = connection.read_response()
         except ResponseError:
-            self._idle.append(connection)
+            self._idle.append((connection, time.monotonic()))
             raise
         except BaseException:
             self.lost_connections += 1
             connection.disconnect()
             raise
-        self._idle.append(connection)
+        self._idle.append((connection, time.monotonic()))
         return answer
 
     def forget_connections(self) -> None:
         """Close idle connections: whoever comes next makes a new one."""
         while self._idle:
-            self._idle.pop().disconnect()
+            self._idle.pop()[0].disconnect()
 
     def _connection(self) -> Any:
         """An idle connection that the server did not close meanwhile, or a new one."""
         while True:
             try:
-                connection = self._idle.pop()
+                connection, used = self._idle.pop()
             except IndexError:
                 return self._new_connection()
+            if time.monotonic() - used < _SURELY_OPEN:
+                return connection
             try:
                 if not connection.can_read(timeout=0):
                     return connection
@@ -192,12 +211,14 @@ class Store:
         # Not the pool's: that one counts every connection it ever made, and makes none after a hundred failures.
         pool = self.redis.connection_pool
         connection = pool.connection_class(**pool.connection_kwargs)
-        if self.guard is not None:
-            try:
+        try:
+            connection.connect()
+            let_the_kernel_wait(connection._sock, self._timeout)
+            if self.guard is not None:
                 self.guard(connection)
-            except BaseException:
-                connection.disconnect()
-                raise
+        except BaseException:
+            connection.disconnect()
+            raise
         return connection
 
     def now(self) -> int:
@@ -217,7 +238,7 @@ class Store:
         """Block until the ledger says that something is due for anybody, or for this worker; '' after `seconds`."""
         own = self.key(f"wake:{worker}")
         with translated():
-            woken = self.redis.blpop([own, self.key("wake")], timeout=seconds)
+            woken = self._call("BLPOP", own, self.key("wake"), min(seconds, self._timeout / 2))
         if woken is None:
             return ""
         return "worker" if woken[0].decode() == own else "anybody"
