@@ -55,6 +55,11 @@ def _mails(deliveries: Iterable[Claimed]) -> deque[Mail]:
     return deque(tuple(mail) for mail in mails)
 
 
+def _may_be_marked_ahead(mail: Mail) -> bool:
+    """Whether a worker that dies with it marked has nobody asked about it."""
+    return all(delivery.on_unknown == "resend" and not delivery.crashes for delivery in mail)
+
+
 class Conversation:
     """Mails of one account that one thread works through, and the outcomes it still owes the ledger.
 
@@ -79,6 +84,7 @@ class Conversation:
         self._under_way: dict[str, Claimed] = {}
         self._handed_over: set[str] = set()
         self._unanswered: set[str] = set()
+        self._given_back: set[str] = set()
         self._ahead: dict[str, float] = {}  # marked before its turn: until when that is good enough
         self._begun_at = self._ended_at = 0.0
         self._ended = 0
@@ -115,6 +121,7 @@ class Conversation:
         self._give_back_unstarted()
         with self._lock:
             ready = _mails(d for d in self._under_way.values() if d.id not in self._handed_over)
+            self._given_back.update(delivery.id for mail in ready for delivery in mail)
             self._ahead.clear()  # a mark made before does not hold for what is given back
         self._give_back(ready)
 
@@ -135,19 +142,38 @@ class Conversation:
             self._unstarted = deque(mail for mail in kept if mail)
             self._ahead.clear()
 
+    def hand_over_soon(self, mail: Mail) -> None:
+        """Write `sending` while the server still answers, where a doubt would cost nobody a question. Never raises."""
+        now = time.monotonic()
+        if not _may_be_marked_ahead(mail) or any(self._ahead.get(delivery.id, 0.0) > now for delivery in mail):
+            return
+        try:
+            answers = self._mark(mail)
+        except LedgerUnavailable:
+            return  # hand_over says so
+        with self._lock:
+            for delivery, answer in zip(mail, answers, strict=True):
+                if answer == OK:
+                    self._ahead[delivery.id] = now + _FRESH
+
     def hand_over(self, mail: Mail) -> None:
         """Write `sending`. Raises Withdrawn, or LedgerUnavailable when nobody can write it: nothing may leave then."""
         now = time.monotonic()
         self._begun_at = self._begun_at or now
         with self._lock:
+            given_back = any(delivery.id in self._given_back for delivery in mail)
             fresh = {delivery.id for delivery in mail} - self._handed_over
-            self._handed_over.update(fresh)
-            if all(self._ahead.get(delivery.id, 0.0) > now for delivery in mail):
-                return
+            if not given_back:
+                self._handed_over.update(fresh)
+                if all(self._ahead.get(delivery.id, 0.0) > now for delivery in mail):
+                    return
+        if given_back:
+            for delivery in mail:
+                self._forget(delivery)
+            raise Withdrawn
         soon = self._soon()
-        self.progress_at = math.inf  # it is the ledger that is waited for
         try:
-            answers = self._settler.write([mark(delivery) for delivery in (*mail, *soon)])
+            answers = self._mark((*mail, *soon))
         except LedgerUnavailable:
             self._unanswered.update(fresh)  # perhaps it is written; what is certain is that nothing left
             raise
@@ -157,7 +183,6 @@ class Conversation:
                 if answer == OK and delivery.id in waiting:
                     self._ahead[delivery.id] = now + _FRESH
         answers = answers[: len(mail)]
-        self.progress_at = time.monotonic()
         if all(answer == OK for answer in answers):
             return
         for delivery, answer in zip(mail, answers, strict=True):
@@ -169,6 +194,13 @@ class Conversation:
             else:
                 self._forget(delivery)
         raise Withdrawn
+
+    def _mark(self, deliveries: Sequence[Claimed]) -> list[int]:
+        self.progress_at = math.inf  # it is the ledger that is waited for
+        try:
+            return self._settler.write([mark(delivery) for delivery in deliveries])
+        finally:
+            self.progress_at = time.monotonic()
 
     def _pace(self) -> float:
         """Seconds a mail took so far, 0 as long as nobody knows."""
@@ -182,8 +214,7 @@ class Conversation:
         pace = self._pace()
         with self._lock:
             following = list(islice(self._unstarted, min(_AHEAD, int(_MOMENT / pace)) if pace else 0))
-        certain = takewhile(lambda mail: all(d.on_unknown == "resend" and not d.crashes for d in mail), following)
-        return [delivery for mail in certain for delivery in mail]
+        return [delivery for mail in takewhile(_may_be_marked_ahead, following) for delivery in mail]
 
     def was_handed_over(self, mail: Mail) -> bool:
         """Whether `sending` was, or may have been, written for this mail."""

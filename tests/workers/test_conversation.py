@@ -11,7 +11,7 @@ from postier.ledger.entries import Entry
 from postier.workers import conversation as module
 from postier.workers import settler as settler_module
 from postier.workers.conversation import Conversation, Mail, Withdrawn
-from postier.workers.settler import Settler
+from postier.workers.settler import Settler, Ticket
 from tests.ledger.kit import Ledger, data_change, ok, take
 
 _QUICK, _SLOW = 0.001, 1.0  # seconds a mail
@@ -136,6 +136,53 @@ def test_what_was_marked_ahead_does_not_leave_once_it_was_given_back(ledger: Led
 
     ten.conversation.flush()
     assert take(ledger.worker("w2"))[0].id == ready[0].id
+
+
+def test_what_is_being_given_back_by_another_thread_does_not_leave(ledger: Ledger, ten: Play) -> None:
+    ready = ten.conversation.next()
+    assert ready is not None
+    put = ten.settler.put
+
+    def interrupted(entries: Sequence[Entry]) -> Ticket:
+        with pytest.raises(Withdrawn):
+            ten.conversation.hand_over(ready)  # the driver's thread gets its turn in the middle of it
+        return put(entries)
+
+    ten.conversation._settler.put = interrupted  # type: ignore[method-assign]
+    ten.conversation._unstarted.clear()
+    ten.conversation.stop()
+
+
+def test_a_mark_made_while_the_server_answers_is_not_made_again(ledger: Ledger, ten: Play) -> None:
+    mail = ten.conversation.next()
+    assert mail is not None
+    ten.conversation.hand_over_soon(mail)
+    ten.conversation.hand_over_soon(mail)
+    assert ledger.state(mail[0].id) == "sending"
+
+    ten.conversation.hand_over(mail)
+
+    assert ten.wire.round_trips == [1]
+
+
+def test_a_kind_that_is_held_for_a_person_is_not_marked_while_the_server_answers(ledger: Ledger) -> None:
+    ledger.publish(data_change())
+    held = Play(ledger)
+    mail = held.conversation.next()
+    assert mail is not None
+    held.conversation.hand_over_soon(mail)
+    held.settler.close()
+    assert ledger.state(mail[0].id) == "leased"
+
+
+def test_a_mail_that_may_not_leave_is_found_out_by_the_hand_over_alone(ledger: Ledger, ten: Play) -> None:
+    mail = ten.conversation.next()
+    assert mail is not None
+    ledger.store.redis.hincrby(ledger.store.key(f"delivery:{mail[0].id}"), "fence", 1)  # another worker has it
+    ten.conversation.hand_over_soon(mail)
+
+    with pytest.raises(Withdrawn):
+        ten.conversation.hand_over(mail)
 
 
 def test_what_was_marked_ahead_asks_again_after_a_lease_was_lost(ledger: Ledger, ten: Play) -> None:
