@@ -1,11 +1,17 @@
 """postier beside what a team would otherwise glue together, in one run on one machine.
 
-    python bench/peers.py [--deliveries 3000] [--rounds 3] [--peers postier,bullmq,dramatiq,celery] [--json]
+    python bench/peers.py [--deliveries 3000] [--latency 400] [--rounds 3] [--peers postier,bullmq,...] [--json]
 
-Peers are installed by name and version into .postier/peers (npm and pip) at the first run. Each round publishes N reset
-mails of about 12 kB and waits until the sink took every one, peer after peer, so that a noisy minute hits all of them.
+Peers are installed by name and version into .postier/peers (npm and pip) at the first run. Each round takes peer after
+peer, so that a noisy minute hits all of them: `--deliveries` reset mails of about 12 kB published at once, until the
+sink took every one; then, after a second of nothing and 20 mails of warm-up, `--latency` mails one at a time, 100 a
+second, by a publisher that keeps its connection. Latency is the time until the publish call returned, and from just
+before it until the sink accepted the mail, matched by Message-ID with the sink's log. Either may be 0.
+
 Two worker processes each; postier 8 threads, BullMQ and Dramatiq 8 at a time per process, Celery one per process
-(prefork). CPU counts publisher, workers and Redis (AOF everysec for all); counts are verified at the sink.
+(prefork). `bare` is a Redis stream, a loop and smtplib, with nothing that the others are for (retries, limits, dead
+workers' mail, a status): the floor. CPU counts publisher, workers and Redis (AOF everysec for all), looking at the sink
+is nobody's; a round ends with the last mail in the sink's log.
 """
 
 from __future__ import annotations
@@ -21,7 +27,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from stage import TENANTS, SinkProcess, Stage, account, cpu_seconds, wait_until
+from stage import TENANTS, SinkProcess, Stage, account, cpu_seconds
+from throughput import latency, percentiles, postier_round
 
 from postier.ledger.embedded import EmbeddedServer
 
@@ -31,6 +38,8 @@ FOLDER = HERE.parent / ".postier" / "peers"
 NPM = ("bullmq@5", "nodemailer@7")
 PIP = ("celery[redis]==5.5.3", "dramatiq[redis]==2.2.1")
 PROCESSES = 2
+RATIOS = ("per_second_ratio", "cpu_s_per_1000_ratio", "accepted_ms_p50_ratio", "accepted_ms_p99_ratio")
+PEERS = ("postier", "bullmq", "dramatiq", "celery", "bare")
 
 
 def install(peers: list[str]) -> None:
@@ -38,7 +47,7 @@ def install(peers: list[str]) -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     if "bullmq" in peers and not (FOLDER / "node_modules" / "bullmq").exists():
         subprocess.run(["npm", "install", "--silent", "--no-audit", "--no-fund", *NPM], cwd=FOLDER, check=True)
-    if {"celery", "dramatiq"} & set(peers) and not (FOLDER / "venv").exists():
+    if {"celery", "dramatiq", "bare"} & set(peers) and not (FOLDER / "venv").exists():
         subprocess.run([sys.executable, "-m", "venv", str(FOLDER / "venv")], check=True)
         subprocess.run([str(FOLDER / "venv/bin/python"), "-m", "pip", "install", "-q", *PIP], check=True)
 
@@ -65,7 +74,10 @@ class Peer:
         }  # fmt: skip
         python = str(FOLDER / "venv/bin/python")
         publish, work = {
-            "bullmq": (["node", str(APPS / "bullmq.mjs"), "publish"], [["node", str(APPS / "bullmq.mjs"), "work"]] * 2),
+            "bullmq": (
+                ["node", str(APPS / "bullmq.mjs"), "publish"],
+                [["node", str(APPS / "bullmq.mjs"), "work"]] * PROCESSES,
+            ),
             "dramatiq": (
                 [python, str(APPS / "dramatiq_app.py")],
                 [[python, "-m", "dramatiq", "dramatiq_app", "--processes", str(PROCESSES), "--threads", "8"]],
@@ -74,32 +86,50 @@ class Peer:
                 [python, str(APPS / "celery_app.py")],
                 [[python, "-m", "celery", "-A", "celery_app", "worker", "-c", str(PROCESSES), "-l", "ERROR"]],
             ),
+            "bare": (
+                [python, str(APPS / "bare_app.py")],
+                [[python, str(APPS / "bare_app.py"), "work"]] * PROCESSES,
+            ),
         }[name]
         quiet = subprocess.DEVNULL
-        self.workers = [
+        self.workers: list[subprocess.Popen[bytes]] = [
             subprocess.Popen(command, cwd=APPS, env=self.environment, stdout=quiet, stderr=quiet) for command in work
         ]
         self.publisher = subprocess.Popen(
             publish, cwd=APPS, env=self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        self.round(50)
+        self.rate(50)
 
-    def round(self, count: int) -> dict[str, float]:
-        """Publish and deliver `count` mails."""
-        before, had, began = self._cpu(), self.sink.count(), time.monotonic()
+    def rate(self, count: int) -> dict[str, float]:
+        """Publish and deliver `count` mails at once."""
+        had, before, began = self.sink.count(), self._cpu(), time.time()
+        self._publish("burst", count)
+        took = self.sink.took(had + count, 120) - began
+        return {"per_second": count / took, "cpu_s_per_1000": (self._cpu() - before) / count * 1000}
+
+    def latency(self, count: int) -> tuple[list[float], list[float]]:
+        """What `throughput.latency` measures of postier."""
+        had = self.sink.count()
+        published = self._publish("pace", count)
+        self.sink.took(had + count, 120)
+        came = {message_id: at for at, _, message_id in reversed(self.sink.log())}
+        epoch = time.time() - time.monotonic()
+        return (
+            [took * 1000 for _, _, took in published],
+            [(came[message_id] - epoch - began) * 1000 for message_id, began, _ in published],
+        )
+
+    def _publish(self, verb: str, count: int) -> list[tuple[str, float, float]]:
         assert self.publisher.stdin is not None
         assert self.publisher.stdout is not None
-        self.publisher.stdin.write(f"{count}\n")
+        self.publisher.stdin.write(f"{verb} {count}\n")
         self.publisher.stdin.flush()
-        self.publisher.stdout.readline()
-        wait_until(lambda: self.sink.count() - had >= count, 120, f"{self.name} to deliver")
-        took = time.monotonic() - began
-        return {"per_second": count / took, "cpu_s_per_1000": (self._cpu() - before) / count * 1000}
+        return [tuple(row) for row in json.loads(self.publisher.stdout.readline())]
 
     def _cpu(self) -> float:
         assert self.redis.pid is not None
-        mine = [self.publisher, *self.workers]
-        return sum(tree_cpu(process.pid) for process in mine) + cpu_seconds(self.redis.pid)
+        mine = [self.publisher.pid, *(worker.pid for worker in self.workers)]
+        return sum(tree_cpu(pid) for pid in mine) + cpu_seconds(self.redis.pid)
 
     def close(self) -> None:
         """End everything."""
@@ -119,14 +149,16 @@ class Ours:
 
     def __init__(self) -> None:
         self.stage = Stage('default_account = "main"\n' + account("main") + TENANTS, processes=PROCESSES)
-        self.round(50)
+        self.rate(50)
 
-    def round(self, count: int) -> dict[str, float]:
-        """Publish and deliver `count` events."""
-        from throughput import postier_round
-
+    def rate(self, count: int) -> dict[str, float]:
+        """Publish and deliver `count` events at once."""
         row = postier_round(self.stage, count)
         return {"per_second": row["deliveries_per_second"], "cpu_s_per_1000": row["cpu_s_per_1000"]}
+
+    def latency(self, count: int) -> tuple[list[float], list[float]]:
+        """Publish `count` events one at a time; this process is the publisher, and idle but for that."""
+        return latency(self.stage, count)
 
     def close(self) -> None:
         """End everything."""
@@ -142,11 +174,46 @@ def contestant(name: str) -> Iterator[Ours | Peer]:
         made.close()
 
 
+def measured(running: Ours | Peer, deliveries: int, paced: int) -> dict[str, float]:
+    """One round of one peer."""
+    row: dict[str, float] = {"load": os.getloadavg()[0]}
+    if deliveries:
+        row |= running.rate(deliveries)
+    if paced:
+        time.sleep(1)
+        running.latency(20)
+        returned, accepted = running.latency(paced)
+        row |= {f"publish_ms_{name}": value for name, value in percentiles(returned).items()}
+        row |= {f"accepted_ms_{name}": value for name, value in percentiles(accepted).items()}
+    return row
+
+
+def compared(row: dict[str, float], ours: dict[str, float]) -> dict[str, float]:
+    """A peer's medians, and how many times better postier's are."""
+    found = {key: round(value, 3) for key, value in row.items()}
+    for key in row.keys() - {"load"}:
+        ratio = ours[key] / row[key] if key == "per_second" else row[key] / ours[key]
+        found[f"{key}_ratio"] = round(ratio, 2)
+    return found
+
+
+def line(row: dict[str, float]) -> str:
+    """The row as a person reads it."""
+    said = [f"load {row['load']:4.1f}"]
+    if "per_second" in row:
+        said.append(f"{row['per_second']:6.0f}/s {row['cpu_s_per_1000']:5.2f} CPU s/1000")
+    for key, name in (("publish_ms", "publish"), ("accepted_ms", "to accepted")):
+        if f"{key}_p50" in row:
+            said.append(f"{name} {row[f'{key}_p50']:6.2f} / {row[f'{key}_p99']:7.2f} ms")
+    return " | ".join(said)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--deliveries", type=int, default=3000)
+    parser.add_argument("--latency", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--peers", default="postier,bullmq,dramatiq,celery")
+    parser.add_argument("--peers", default=",".join(PEERS))
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     peers = options.peers.split(",")
@@ -155,25 +222,21 @@ def main() -> None:
     for number in range(options.rounds):
         for name in peers:
             with contestant(name) as running:
-                rows[name].append(running.round(options.deliveries))
+                rows[name].append(measured(running, options.deliveries, options.latency))
             if not options.json:
-                row = rows[name][-1]
-                print(
-                    f"round {number + 1} {name:9} {row['per_second']:8.0f}/s {row['cpu_s_per_1000']:6.2f} CPU s/1000",
-                    flush=True,
-                )
+                print(f"round {number + 1} {name:9} {line(rows[name][-1])}", flush=True)
     medians = {
         name: {key: statistics.median(row[key] for row in found) for key in found[0]} for name, found in rows.items()
     }
-    result = {
-        name: {
-            **{key: round(value, 3) for key, value in row.items()},
-            "postier_rate_ratio": round(medians["postier"]["per_second"] / row["per_second"], 2),
-            "cpu_ratio_to_postier": round(row["cpu_s_per_1000"] / medians["postier"]["cpu_s_per_1000"], 2),
-        }
-        for name, row in medians.items()
-    }
-    print(json.dumps(result, indent=None if options.json else 2))
+    if options.json:
+        ours = medians.get("postier")
+        print(json.dumps({name: compared(row, ours) if ours else row for name, row in medians.items()}))
+        return
+    print("medians; in brackets how many times better postier is: rate, CPU, p50 and p99 to accepted")
+    for name, row in medians.items():
+        found = compared(row, medians["postier"]) if "postier" in medians else {}
+        ratios = (f"{found[key]:.2f}x" for key in RATIOS if key in found)
+        print(f"{name:9} {line(row)} | ({', '.join(ratios)})")
 
 
 if __name__ == "__main__":
