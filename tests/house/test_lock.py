@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,39 @@ def test_the_image_runs_the_versions_that_were_tested(name: str) -> None:
 
 def test_the_image_carries_no_test_tools() -> None:
     assert not {"pytest", "mypy", "ruff", "fakeredis", "playwright", "pip"} & set(versions("image.lock"))
+
+
+def test_the_attack_suite_counts_the_packages_that_must_be_trusted_as_they_are() -> None:
+    """Row T31: what is declared, how much of it nothing else would bring, and what an image on Linux installs."""
+    declared = {canonicalize_name(Requirement(line).name): Requirement(line).extras for line in PROJECT["dependencies"]}
+    chosen = {name for name in declared if name not in brought_by({**declared, name: None})}
+    here = {"sys_platform": "linux", "python_full_version": "3.13.0"}
+    installed = [entry for entry in entries("image.lock") if applies(entry.split(" --hash")[0], here)]
+    table = (ROOT / "tests" / "attacks" / "README.md").read_text(encoding="utf-8")
+    row = next(line for line in table.splitlines() if line.startswith("| T31 "))
+
+    assert f"{len(declared)} declared" in row
+    assert f"{len(chosen)} that no other brings" in row
+    assert f"{len(installed)} installed" in row
+
+
+def applies(line: str, environment: dict[str, str]) -> bool:
+    marker = Requirement(line).marker
+    return marker is None or marker.evaluate(environment)
+
+
+def brought_by(packages: dict[str, set[str] | None]) -> set[str]:
+    """What these packages, each with its extras, need; one that stands at None is left out."""
+    found: set[str] = set()
+    open_ = [(name, extras) for name, extras in packages.items() if extras is not None]
+    while open_:
+        name, extras = open_.pop()
+        for line in requires(name) or ():
+            need = Requirement(line)
+            key = canonicalize_name(need.name)
+            wanted = need.marker is None or any(need.marker.evaluate({"extra": one}) for one in ("", *extras))
+            if wanted and key not in found:
+                found.add(key)
+                if packages.get(key, ()) is not None:
+                    open_.append((key, need.extras))
+    return found
