@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Annotated, Self
@@ -13,8 +14,13 @@ from postier.schemas.events.base import EXAMPLE_TIME, Event, Moment, OneRecipien
 from postier.schemas.links import Link
 from postier.schemas.text import OneLine, refusal
 
+_OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_PLAIN = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}\Z")
+
 
 def _internet_address(value: str) -> str:
+    if _PLAIN.match(value):
+        return value
     try:
         found = ipaddress.ip_address(value)
     except ValueError:
