@@ -141,7 +141,7 @@ class Publisher:
         yield len(event.recipients)
         domain = event.account.sender.address.rpartition("@")[2]
         several = len(event.recipients) > 1
-        body = data.model_dump_json(exclude_none=True).encode()
+        body = envelope.body()
         for recipient in event.recipients:
             if several and "recipients" in type(data).model_fields:
                 body = data.model_copy(update={"recipients": (recipient,)}).model_dump_json(exclude_none=True).encode()

@@ -84,6 +84,8 @@ class Envelope(BaseModel):
     producer's: a newer event with the same key takes the place of a waiting older one. `trace` is a W3C traceparent.
     """
 
+    __slots__ = ("_body",)
+
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", hide_input_in_errors=True)
 
     id: EventId = Field(default_factory=new_event_id)
@@ -126,19 +128,32 @@ class Envelope(BaseModel):
         """The event alone as UTF-8 JSON, for `edge.reopen`."""
         return self.data.model_dump_json().encode()
 
+    def body(self) -> bytes:
+        """The event as a delivery keeps it: what says nothing is left out."""
+        kept: bytes | None = getattr(self, "_body", None)
+        return self.data.model_dump_json(exclude_none=True).encode() if kept is None else kept
+
+    def keep_body(self, body: bytes) -> None:
+        """Spare `body` its work: the edge has it already. Copies of the envelope do not keep it."""
+        object.__setattr__(self, "_body", body)
+
     def fingerprint(self) -> str:
         """SHA-256 (hex) of what makes the content; the same for a repeated publish, whenever and by whom.
 
         Fields at their default do not count, so an event keeps its fingerprint when its kind gains a field.
         """
-        content = self.model_dump(mode="json", include=_CONTENT, exclude_defaults=True)
-        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        content = {name: value for name in _CONTENT if (value := getattr(self, name)) is not None}
+        content["data"] = self.data.model_dump(mode="json", exclude_defaults=True)
+        if self.not_before is not None or self.expires_at is not None:
+            content.update(self.model_dump(mode="json", include=_TIMES, exclude_none=True))
+        return hashlib.sha256(_CANONICAL.encode(content).encode()).hexdigest()
 
     def __repr_args__(self) -> Any:
         yield from (("id", self.id), ("kind", self.kind), ("tenant", self.tenant))
 
 
-_CONTENT = {"kind", "tenant", "data", "account", "reply_to", "not_before", "expires_at", "supersedes"}
+_CONTENT = ("kind", "tenant", "account", "reply_to", "supersedes")
+_TIMES = {"not_before", "expires_at"}
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 NOT_BEFORE_LIMIT = timedelta(days=30)

@@ -6,6 +6,8 @@ import hashlib
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import cache
+from types import NoneType
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, Strict, model_validator
@@ -59,10 +61,59 @@ Moment = Annotated[datetime, _Moment]
 class Part(BaseModel):
     """A frozen, strict group of fields. Its values are people's: repr and errors never show them."""
 
+    # Not a field, nor copied with them: a copy, and one made without checks, has none.
+    __slots__ = ("_as_checked",)
+
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    def model_post_init(self, context: Any, /) -> None:
+        # Called when a validation has made this part; a validator would also see parts that others only hand in.
+        object.__setattr__(self, "_as_checked", self.__dict__.copy())
+
+    @classmethod
+    def model_construct(  # type: ignore[override]  # the plugin writes one per class
+        cls, _fields_set: set[str] | None = None, **values: Any
+    ) -> Self:
+        made = super().model_construct(_fields_set, **values)
+        object.__setattr__(made, "_as_checked", None)
+        return made
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         yield from ()
+
+
+def is_as_checked(part: Part) -> bool:
+    """Whether `part` and all its parts passed their checks and hold the very values they held then.
+
+    True only for what is ours and cannot change in place; checking anything else again is the caller's part.
+    """
+    noted: dict[str, Any] | None = getattr(part, "_as_checked", None)
+    if noted is None or len(noted) != len(part.__dict__) or part.__pydantic_extra__ or not _is_ours(type(part)):
+        return False
+    held = part.__dict__.get
+    for name, value in noted.items():
+        if held(name, _NOTHING) is not value:
+            return False
+        if type(value) not in _CONSTANT and not _are_as_checked(value if type(value) is tuple else (value,)):
+            return False
+    return True
+
+
+def _are_as_checked(values: tuple[Any, ...]) -> bool:
+    for value in values:
+        if type(value) not in _CONSTANT and not (isinstance(value, Part) and is_as_checked(value)):
+            return False
+    return True
+
+
+@cache
+def _is_ours(shape: type[Part]) -> bool:
+    # Parts made elsewhere may serialise in ways of their own.
+    return shape.__module__.startswith(f"{__package__}.")
+
+
+_CONSTANT = frozenset((str, bool, int, datetime, NoneType))
+_NOTHING = object()
 
 
 class Recipient(Part):

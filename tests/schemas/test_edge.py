@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import threading
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -15,6 +16,8 @@ from postier.schemas.edge import admit, read_envelope, reopen, wrap
 from postier.schemas.envelope import Envelope, new_event_id
 from postier.schemas.errors import InvalidEvent
 from postier.schemas.events import KINDS, ContactForm, DataChange, Event, Recipient, ResetLink
+from postier.schemas.events.base import is_as_checked
+from postier.schemas.refusals import explain
 
 SOON = datetime.now(UTC) + timedelta(hours=1)
 
@@ -60,6 +63,26 @@ def test_a_fingerprint_covers_the_content_and_nothing_else() -> None:
         wrap(event, tenant="school", supersedes="x"),
     ]
     assert len({base, *(other.fingerprint() for other in others)}) == 8
+
+
+@pytest.mark.parametrize(
+    ("kind", "alone", "with_options"),
+    [
+        ("account_validation", "c997eedc528e50f4", "e7a6f8578a8d4a4e"),
+        ("contact_form", "fd7492acc976acd7", "8637831b124c3572"),
+        ("data_change", "e66f7d0b72cc36f0", "eaae9148de6e9f4a"),
+        ("reset_link", "294ed371e90d2bf3", "49f76fa9af1d1ea6"),
+        ("sender_confirmation", "e5c7ec9582d0df61", "388c4352d043074c"),
+    ],
+)
+def test_a_fingerprint_is_what_earlier_releases_made_of_the_same_content(
+    kind: str, alone: str, with_options: str
+) -> None:
+    event, at = KINDS[kind].example(), datetime(2099, 1, 5, 9, 30, 0, 120, tzinfo=UTC)
+    options: dict[str, Any] = {"account": "main", "reply_to": "a@example.org", "supersedes": "é"}
+    later = wrap(event, tenant="school", not_before=at, expires_at=at + timedelta(hours=1), **options)
+    assert wrap(event, tenant="school").fingerprint().startswith(alone)
+    assert later.fingerprint().startswith(with_options)
 
 
 def test_one_instant_in_two_time_zones_is_one_content() -> None:
@@ -141,10 +164,83 @@ def test_an_event_changed_behind_its_checks_is_refused_by_wrap(event: Event) -> 
     assert caught.value.field.startswith("data")
 
 
+def _forged(change: Any, event: Event | None = None) -> Event:
+    event = event or DataChange.example()
+    change(event)
+    return event
+
+
+class _Loose(Recipient):
+    address: str  # without its checks
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        _forged(lambda event: event.__dict__.update(actor="a\nb")),
+        _forged(lambda event: object.__setattr__(event, "recipients", ())),
+        _forged(lambda event: object.__setattr__(event, "changed_at", datetime(2099, 1, 1))),
+        _forged(lambda event: event.recipients[1].__dict__.update(address="a\r\nb")),
+        _forged(lambda event: event.entity.__dict__.update(url="http://127.0.0.1/")),
+        _forged(lambda event: event.changes[2].__dict__.update(masked=None)),
+        reset(recipient=Recipient.model_construct(address="a\r\nb")),
+        reset(recipient=Recipient(address="a@example.org").model_copy(update={"name": "a\nb"})),
+        reset(recipient=_Loose(address="a\r\nb")),
+        _forged(lambda event: event.__dict__.update(code=None, ip="192.0.2.4"), reset()),
+    ],
+)
+def test_an_event_that_was_checked_and_then_forged_is_refused_as_its_text_would_be(event: Event) -> None:
+    with pytest.raises(ValidationError) as expected:
+        type(event).model_validate_json(event.model_dump_json(warnings=False))
+    with pytest.raises(InvalidEvent) as caught:
+        wrap(event, tenant="school")
+    wanted = explain(expected.value, "data")
+    assert (caught.value.field, caught.value.code) == (wanted.field, wanted.code)
+
+
+@pytest.mark.parametrize("options", [{}, {"account": "main"}, {"idempotency_key": "k", "source": "/x"}])
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_event_as_it_was_checked_becomes_what_a_second_check_would_make_of_it(
+    kind: str, options: dict[str, Any]
+) -> None:
+    event = KINDS[kind].example()
+    copied = event.model_copy()
+    assert is_as_checked(event)
+    assert not is_as_checked(copied)
+    short, long = wrap(event, tenant="school", **options), wrap(copied, tenant="school", **options)
+    alike = {"id": long.id, "idempotency_key": long.idempotency_key, "occurred_at": long.occurred_at}
+    assert short.model_copy(update=alike) == long
+    assert short.idempotency_key == options.get("idempotency_key", short.id)
+    assert Envelope.model_validate_json(short.model_dump_json()) == short
+    assert short.body() == long.body() == short.model_copy().body()
+    assert short.fingerprint() == long.fingerprint()
+
+
+def test_only_parts_made_here_are_taken_as_checked() -> None:
+    class Elsewhere(Recipient):
+        name: str = ""
+
+    assert is_as_checked(Recipient(address="a@example.org"))
+    assert not is_as_checked(Elsewhere(address="a@example.org"))
+    assert not is_as_checked(reset(recipient=Elsewhere(address="a@example.org")))
+    assert not is_as_checked(reset(recipient=Recipient.model_construct(address="a@example.org")))
+    assert not is_as_checked(reset(recipient=Recipient(address="a@example.org").model_copy()))
+    for change in ({"more": "x"}, {"code": "456"}, {"code": None}, {"kind": "data_change"}):
+        assert not is_as_checked(_forged(lambda event, change=change: event.__dict__.update(change), reset()))
+    assert not is_as_checked(_forged(lambda event: event.__dict__.pop("ip"), reset()))
+    assert not is_as_checked(pickle.loads(pickle.dumps(reset())))
+
+
 @pytest.mark.parametrize(
     ("options", "field"),
     [
         ({"tenant": "No Tenant"}, "tenant"),
+        ({"tenant": "No Tenant", "idempotency_key": ""}, "tenant"),
+        ({"tenant": ["school"]}, "tenant"),
+        ({"source": None}, "source"),
+        ({"account": 7}, "account"),
+        ({"idempotency_key": 7}, "idempotency_key"),
+        ({"idempotency_key": "a\nb"}, "idempotency_key"),
         ({"account": "a\n"}, "account"),
         ({"event_id": ""}, "id"),
         ({"idempotency_key": ""}, "idempotency_key"),
