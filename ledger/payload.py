@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pydantic_core import from_json, to_json
 
 from postier.schemas.events import Recipient
+from postier.schemas.values import value
 from postier.settings.seal import Sealer, Unsealable
 
 __all__ = ["Payload", "Reader", "Unsealable", "open_payload", "seal_payload"]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Reader:
     """A recipient as it passed the edge: made in a moment, not checked again."""
 
@@ -21,7 +20,7 @@ class Reader:
     locale: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Payload:
     """The payload; `data` is the event's JSON."""
 

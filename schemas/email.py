@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from postier.schemas.values import value
 
 
 def _nothing() -> None:
     """Nobody wants to know when the body leaves."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Mailbox:
     """One address (ASCII or internationalised, without angle brackets) and the name shown with it."""
 
@@ -18,7 +20,7 @@ class Mailbox:
     name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Email:
     """One mail, complete and ready to leave.
 
@@ -27,7 +29,8 @@ class Email:
     and `headers` repeat the content for providers that take fields instead of a message. `delivery_id` is stable over
     all attempts (use it as the provider's idempotency key), as is `message_id` (with angle brackets).
 
-    `wire_safe` is the maker's word that `mime` holds no NUL and no bare CR or LF; without it a driver looks itself.
+    `wire_safe` is the maker's word that `mime` is so: no NUL, no bare CR or LF, and ASCII unless `smtputf8`; without
+    it a driver looks itself.
 
     `handing_over()` must be called by drivers that set `announces_handover`, exactly once, when the very next octet
     sent may make the provider own the mail. It may raise: then nothing may be sent and the error must pass through.

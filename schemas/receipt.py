@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from postier.schemas.errors import DeliveryError
+from postier.schemas.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Refusal:
     """One recipient of an otherwise accepted mail that was not taken, and why (PermanentError, TemporaryError)."""
 
@@ -16,7 +16,7 @@ class Refusal:
     error: DeliveryError
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Receipt:
     """The provider took the mail. `provider_id` is its own id; `text` its words, `code`/`enhanced` as in DeliveryError.
 
