@@ -48,6 +48,7 @@ class Deliverer:
         self._roster = roster
         self._sealer = sealer
         self._receipts = receipts
+        self._tells_all = log().is_enabled_for(logging.DEBUG)  # asking takes a microsecond
 
     def deliver(self, conversation: Conversation) -> None:
         """Send what the conversation holds. Every outcome is settled with the conversation; nothing is raised."""
@@ -99,6 +100,9 @@ class Deliverer:
 
     def _settle(self, conversation: Conversation, attempt: _Attempt, result: Result) -> None:
         took = time.monotonic() - attempt.started
+        if isinstance(result, Receipt) and not result.refused:
+            self._settle_sent(conversation, attempt.mail, result, took)
+            return
         refused = {one.recipient: one.error for one in result.refused} if isinstance(result, Receipt) else {}
         recipients = attempt.email.recipients
         if isinstance(result, _STANDS):
@@ -111,7 +115,7 @@ class Deliverer:
             if isinstance(verdict, Receipt):
                 self._receipts.write(entry)
             conversation.settle(delivery, entry)
-            tell(conversation.account, delivery, verdict, took)
+            self._tell(conversation.account, delivery, verdict, took)
         if isinstance(result, Unreachable):
             conversation.verdict, conversation.words = "bad", result.text
         elif conversation.verdict == "none":
@@ -121,6 +125,21 @@ class Deliverer:
             conversation.react(reaction)
         if isinstance(result, _STOPS):
             conversation.stop()
+
+    def _settle_sent(self, conversation: Conversation, mail: Mail, receipt: Receipt, took: float) -> None:
+        """The usual end: everybody got it, which asks nothing of the account."""
+        for delivery in mail:
+            entry = decide(delivery, receipt, account=conversation.account, took=took)
+            self._receipts.write(entry)
+            conversation.settle(delivery, entry)
+            self._tell(conversation.account, delivery, receipt, took)
+        if conversation.verdict == "none":
+            conversation.verdict = "good"
+
+    def _tell(self, account: str, delivery: Claimed, result: Result, took: float) -> None:
+        """Mail that was simply sent is not worth a line above the debug level."""
+        if self._tells_all or not isinstance(result, Receipt):
+            tell(account, delivery, result, took)
 
     def _refuse_first(self, conversation: Conversation, error: AccountError) -> None:
         self._stand_still(conversation, conversation.next() or (), error, 0)
@@ -142,7 +161,7 @@ class Deliverer:
         for delivery, entry in reversed(entries):
             conversation.settle(delivery, entry)
         for delivery in mail:
-            tell(conversation.account, delivery, error, took)
+            self._tell(conversation.account, delivery, error, took)
 
     def _blame_driver(self, conversation: Conversation, attempts: _Attempts, name: str) -> None:
         """A driver broke its contract: what it held is retried, or unknown when it may have left."""
@@ -194,9 +213,7 @@ class _Attempts(Iterator[Email]):
 
 
 def tell(account: str, delivery: Claimed, result: Result, took: float) -> None:
-    """One log line an outcome; mail that was simply sent is not worth one above the debug level."""
-    if isinstance(result, Receipt) and not log().is_enabled_for(logging.DEBUG):
-        return
+    """One log line an outcome."""
     facts = {
         "delivery": delivery.id, "kind": delivery.kind, "account": account, "attempt": delivery.attempt,
         "seconds": round(took, 3), "code": result.code,
