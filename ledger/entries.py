@@ -48,13 +48,16 @@ class Claimed(NamedTuple):
     @classmethod
     def read(cls, row: Sequence[Any]) -> Claimed:
         """Read one row of the claim script."""
-        text = [value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in row[4:12]]
-        tenant, kind, version, event, message_id, deadline, accepted_at, on_unknown = text
+        tenant, kind, version, event, message_id, deadline, accepted_at, on_unknown = row[4:12]
         return cls(
-            row[0].decode(), row[1], row[2], row[3], tenant, kind, int(version), event, message_id, int(deadline),
-            int(accepted_at), on_unknown, row[12], row[13].decode("utf-8", "replace"), row[14] == b"u",
-            row[15].decode(),
+            row[0].decode(), row[1], row[2], row[3], _text(tenant), _text(kind), int(version), _text(event),
+            _text(message_id), int(deadline), int(accepted_at), _text(on_unknown), row[12],
+            row[13].decode("utf-8", "replace"), row[14] == b"u", row[15].decode(),
         )  # fmt: skip
+
+
+def _text(value: Any) -> Any:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
 @dataclass(frozen=True, slots=True)
