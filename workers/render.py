@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Required, TypedDict, Unpack
+from typing import Protocol, Required, TypedDict, Unpack
 
 from markupsafe import escape
 
@@ -16,7 +16,7 @@ from postier.schemas.events import ContactForm, Event
 from postier.workers.colours import ink_on, readable_on
 from postier.workers.headers import Headers, feedback_instance, fixed_headers, list_headers
 from postier.workers.mime import Skeleton, date_line, mailbox, message_id_line, opaque, unstructured
-from postier.workers.templates import TemplateSet, templates_for
+from postier.workers.templates import Fields, TemplateSet, templates_for
 
 # The backgrounds in schemas/templates/mjml that coloured text reads worst on: the light page, the dark card.
 _LIGHT, _DARK = "#f0f2f5", "#1f2429"
@@ -180,10 +180,14 @@ class _Everybody:
 
 def write(templates: TemplateSet, event: Event, reader: Person, brand: Brand) -> tuple[str, str, str]:
     """Subject (one line), text and HTML; the HTML is ASCII with character references. Raises RenderError."""
-    fields: dict[str, Any] = {**event.__dict__, **brand.plain, "recipient": reader}
+    fields = Fields(event.__dict__)
+    fields.update(brand.plain)
+    fields["recipient"] = reader
     subject = " ".join(templates.subject.render(fields).split("\n")).strip()
     text = templates.text.render(fields).strip("\n") + "\n"
-    html = templates.html.render({**fields, **brand.html, "mail_subject": escape(subject)})
+    fields.update(brand.html)
+    fields["mail_subject"] = escape(subject)
+    html = templates.html.render(fields)
     return subject, text, html if html.isascii() else html.encode("ascii", "xmlcharrefreplace").decode("ascii")
 
 

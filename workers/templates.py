@@ -126,7 +126,9 @@ def _environment(locale: str, *, html: bool) -> Environment:
     return environment
 
 
-class _Fields(dict[str, Any]):
+class Fields(dict[str, Any]):
+    """What a template may name; what it holds when a template is rendered counts."""
+
     def __missing__(self, name: str) -> Any:
         return missing
 
@@ -134,7 +136,7 @@ class _Fields(dict[str, Any]):
 class _Context(Context):
     """Jinja's context without what templates of one file cannot use: names are looked up in the fields directly."""
 
-    def __init__(self, environment: Environment, fields: _Fields, name: str, shared: EvalContext) -> None:
+    def __init__(self, environment: Environment, fields: Fields, name: str, shared: EvalContext) -> None:
         self.environment, self.parent, self.name, self.eval_ctx = environment, fields, name, shared
         self.vars, self.blocks, self.exported_vars = {}, {}, set()
         self.resolve_or_missing = fields.__getitem__  # type: ignore[method-assign,assignment]
@@ -158,7 +160,8 @@ class Template:
     def render(self, fields: dict[str, Any]) -> str:
         """The text for these fields. Raises RenderError; its words name the template and the field, never a value."""
         try:
-            text = "".join(self._root(_Context(self._environment, _Fields(fields), self._name, self._shared)))
+            given = fields if type(fields) is Fields else Fields(fields)
+            text = "".join(self._root(_Context(self._environment, given, self._name, self._shared)))
         except RenderError as error:
             raise RenderError(f"{self._name}: {error}") from None
         except UndefinedError as error:
