@@ -16,7 +16,7 @@ from postier.schemas.events import ContactForm, Event
 from postier.workers.colours import ink_on, readable_on
 from postier.workers.headers import Headers, feedback_instance, fixed_headers, list_headers
 from postier.workers.mime import Skeleton, date_line, mailbox, message_id_line, opaque, unstructured
-from postier.workers.templates import Fields, TemplateSet, templates_for
+from postier.workers.templates import Fields, TemplateSet, spelled, templates_for
 
 # The backgrounds in schemas/templates/mjml that coloured text reads worst on: the light page, the dark card.
 _LIGHT, _DARK = "#f0f2f5", "#1f2429"
@@ -186,7 +186,7 @@ def write(templates: TemplateSet, event: Event, reader: Person, brand: Brand) ->
     subject = " ".join(templates.subject.render(fields).split("\n")).strip()
     text = templates.text.render(fields).strip("\n") + "\n"
     fields.update(brand.html)
-    fields["mail_subject"] = escape(subject)
+    fields["mail_subject"] = spelled(subject)
     html = templates.html.render(fields)
     return subject, text, html if html.isascii() else html.encode("ascii", "xmlcharrefreplace").decode("ascii")
 

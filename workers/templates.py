@@ -61,7 +61,7 @@ def _when_html(plain: Callable[[datetime], str]) -> Callable[[datetime], Markup]
     @lru_cache(maxsize=512)
     def when(moment: datetime) -> Markup:
         day, joint, time = plain(moment).rpartition(" at " if plain is when_en else " à ")
-        return Markup(day + joint + time.replace(" ", "&#160;"))
+        return spelled(Markup(day + joint + time.replace(" ", "&#160;")))
 
     return when
 
@@ -69,6 +69,12 @@ def _when_html(plain: Callable[[datetime], str]) -> Callable[[datetime], Markup]
 def shown(value: Any) -> str:
     """As HTML: what is markup already stays as it is, without the copies that markupsafe makes of it."""
     return value if type(value) is Markup else escape(value)
+
+
+def spelled(text: str) -> Markup:
+    """As HTML in ASCII, with character references: one letter beyond it would have the whole page rewritten."""
+    escaped = escape(text)
+    return escaped if escaped.isascii() else Markup(escaped.encode("ascii", "xmlcharrefreplace").decode("ascii"))
 
 
 def _link(url: str) -> str:

@@ -13,8 +13,8 @@ from postier.schemas.events import KINDS, Change, Entity, Recipient, Visitor
 from postier.schemas.templates import __path__ as template_folders
 from postier.workers import compile_templates
 from postier.workers.colours import contrast, ink_on, readable_on
-from postier.workers.render import Renderer, preview
-from postier.workers.templates import Sandbox, Template, template_set, templates_for, when_en, when_fr
+from postier.workers.render import Renderer, brand_fields, preview
+from postier.workers.templates import Sandbox, Template, spelled, template_set, templates_for, when_en, when_fr
 from tests.render.helpers import ACCOUNT, CASES, bodies, example, rendered
 
 
@@ -144,6 +144,22 @@ def test_times_are_told_in_utc_and_in_the_readers_language():
     assert when_en(moment) == "22 November 2026 at 14:05 UTC"
     assert when_fr(moment) == "22 novembre 2026 à 14 h 05 UTC"
     assert when_fr(datetime(2026, 8, 1, 9, 0, tzinfo=UTC)) == "1er août 2026 à 9 h 00 UTC"
+
+
+@pytest.mark.parametrize("text", ["à bientôt", "A & <é>", "日本 👩‍👩‍👧", "plain"])
+def test_text_spelled_for_html_is_ascii_and_reads_the_same(text):
+    assert spelled(text).isascii()
+    assert html.unescape(spelled(text)) == text
+    assert spelled(spelled(text)) == spelled(text)
+
+
+def test_a_french_page_is_written_in_ascii_at_once():
+    fields = {
+        **KINDS["reset_link"].example().__dict__,
+        **brand_fields(ACCOUNT).html,
+        "recipient": KINDS["reset_link"].example().recipient,
+    }
+    assert templates_for("reset_link", "fr").html.render({**fields, "mail_subject": spelled("Réinitialisez")}).isascii()
 
 
 @pytest.mark.parametrize("colour", ["#ffff00", "#1f6f54", "#000000", "#ffffff", "#777777", "#ff0000", "#00ffff"])
