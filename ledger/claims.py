@@ -6,7 +6,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from postier.ledger.entries import Claimed, Entry, Handed, flatten
+from postier.ledger.entries import Claimed, Entry, Handed, flatten, usual
 from postier.ledger.store import Store
 
 _HOUSEKEEPING = 100
@@ -59,7 +59,8 @@ class Claims:
 
     def settle(self, entries: Sequence[Entry]) -> list[int]:
         """Write outcomes; answers OK, STALE or SUPERSEDED per entry. Repeating an entry is safe."""
-        answers: list[int] = self.store.run("settle", (len(entries), *flatten(entries)))
+        script = "usual" if all(map(usual, entries)) else "settle"
+        answers: list[int] = self.store.run(script, (len(entries), *flatten(entries)))
         return answers
 
     def renew(self, conversations: Iterable[tuple[str, str]], held: Iterable[Claimed]) -> set[str]:

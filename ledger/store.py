@@ -37,15 +37,16 @@ _SURELY_OPEN = 0.05  # seconds: no server that was left so shortly ago is back a
 Argument = str | bytes | int | float
 
 # Everything but publish must still run when memory is full, or nothing could drain.
-_DRAINS = {"claim", "settle", "renew", "manage", "configure", "login", "replay", "records", "repair", "dataset", "tidy"}
+_DRAINS = {"claim", "settle", "usual", "renew", "manage", "configure", "login", "replay", "records", "repair", "dataset", "tidy"}
 _READS = {"search", "facts", "preview", "look", "whole"}
 # What stands in front of each script; those that only read take the common part alone.
 _WRITES = ("common", "clock")
-_GOVERNED = (*_WRITES, "governor")
+_GOVERNED = (*_WRITES, "accounts", "governor")
 _SHARED = {
-    "claim": (*_GOVERNED, "housekeeping"),
-    "settle": _GOVERNED,
-    "login": _GOVERNED,
+    "claim": (*_GOVERNED, "permits", "housekeeping"),
+    "settle": (*_GOVERNED, "health", "entries"),
+    "usual": (*_WRITES, "accounts", "entries"),
+    "login": (*_WRITES, "accounts"),
     "configure": _GOVERNED,
     "manage": _GOVERNED,
     "replay": _GOVERNED,

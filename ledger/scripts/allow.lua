@@ -3,7 +3,7 @@
 local key, most, window = P .. ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local oldest = tonumber(redis.call('LINDEX', key, most - 1) or nil)
 if oldest and oldest + window > NOW then return math.ceil(oldest + window - NOW) end
-redis.call('LPUSH', key, NOWS)
+redis.call('LPUSH', key, NOW)
 redis.call('LTRIM', key, 0, most - 1)
 redis.call('PEXPIRE', key, math.ceil(window / 1000))
 return 0

@@ -21,7 +21,7 @@ if words > 0 then
   redis.call('XADD', P .. 'audit', 'MAXLEN', '~', ARGV[at + 1 + words], '*', unpack(ARGV, at + 1, at + words))
 end
 for n = at + 2 + words, #ARGV, 3 do
-  redis.call('RPUSH', P .. ARGV[n], WALLS .. ' ' .. ARGV[n + 1])
+  redis.call('RPUSH', P .. ARGV[n], n2s(WALL) .. ' ' .. ARGV[n + 1])
   redis.call('LTRIM', P .. ARGV[n], -tonumber(ARGV[n + 2]), -1)
 end
 return 1

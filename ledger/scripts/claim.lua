@@ -26,8 +26,8 @@ local function last_chance_is_taken(id, crashes)
     local r = redis.call('HMGET', P .. 'delivery:' .. other, 'state', 'worker', 'leased_at')
     local held = r[2] == WORKER and (r[1] == 'leased' or r[1] == 'sending') and NOW - number(r[3]) < 2 * LEASE
     if reserved or held then
-      redis.call('HSET', P .. 'delivery:' .. id, 'due', n2s(NOW + SECOND / 4))
-      redis.call('ZADD', P .. 'scheduled', n2s(NOW + SECOND / 4), id)
+      redis.call('HSET', P .. 'delivery:' .. id, 'due', NOW + SECOND / 4)
+      redis.call('ZADD', P .. 'scheduled', NOW + SECOND / 4, id)
       return true
     end
   end
@@ -90,8 +90,8 @@ local function lease(entry, conversation, packet)
   local id, r = entry[1], entry[2]
   local fence, attempt = tonumber(r[2]) + 1, tonumber(r[3]) + 1
   redis.call('HSET', P .. 'delivery:' .. id, 'state', 'leased', 'fence', fence, 'attempt', attempt, 'worker', WORKER,
-    'conversation', conversation, 'leased_at', NOWS)
-  gather('ZADD', P .. 'lease', TO, id)
+    'conversation', conversation, 'leased_at', NOW)
+  gather('ZADD', 'lease', TO, id)
   local row = { id, fence, attempt, tonumber(r[4] or 0), r[5], r[6], r[7], r[8], r[9], r[10], r[11], r[12], '', r[14] or '',
     r[15], packet }
   payloads[#payloads + 1] = { P .. 'payload:' .. id, row }
@@ -128,7 +128,7 @@ local function group(mails, account, rooms, troubled, fresh)
     end
     redis.call('ZADD', P .. 'sending:' .. account, TO, conversation)
     if troubled then redis.call('ZADD', P .. 'troubled', TO, conversation) end
-    if fresh then redis.call('ZADD', P .. 'unproven', NOWS, conversation) end
+    if fresh then redis.call('ZADD', P .. 'unproven', NOW, conversation) end
     handed[#handed + 1] = members
   end
   return used
@@ -170,7 +170,7 @@ local function overflow(account, class, a, why)
       redis.call('RPUSH', lane(to, class), id)
     end
   end
-  if #ids > 0 then redis.call('ZADD', P .. 'due:' .. class, 'NX', DUES, to) end
+  if #ids > 0 then redis.call('ZADD', P .. 'due:' .. class, 'NX', DUE, to) end
   return #ids == BOUND
 end
 
@@ -201,9 +201,9 @@ end
 
 local function room_for_unheard(busy, threads)
   local key = P .. 'unproven'
-  redis.call('ZREMRANGEBYSCORE', key, '-inf', n2s(NOW - FORGOTTEN))
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', NOW - FORGOTTEN)
   local all = redis.call('ZCARD', key)
-  local newest = redis.call('ZCOUNT', key, n2s(NOW - NOT_REPLACED), '+inf')
+  local newest = redis.call('ZCOUNT', key, NOW - NOT_REPLACED, '+inf')
   if newest >= math.floor(threads / 2) then return nil, NOW + SECOND / 20 end
   if all >= (busy > 0 and math.floor(threads / 4) or 2 * threads) then return nil, NOW + SECOND / 4 end
   return 1
@@ -219,7 +219,7 @@ local function free_rooms(account, a)
   end
   if troubled or not a.proven then cap = 1 end
   if troubled then
-    redis.call('ZREMRANGEBYSCORE', P .. 'troubled', '-inf', NOWS)
+    redis.call('ZREMRANGEBYSCORE', P .. 'troubled', '-inf', NOW)
     if redis.call('ZCARD', P .. 'troubled') >= math.max(1, math.floor(threads / 4)) then
       return nil, NOW + SECOND / 4
     end
@@ -227,7 +227,7 @@ local function free_rooms(account, a)
   local busy = P .. 'sending:' .. account
   local begun = redis.call('ZCARD', busy)
   local slots = cap - begun
-  if slots <= 0 and not HOLD then slots = slots + redis.call('ZREMRANGEBYSCORE', busy, '-inf', NOWS) end
+  if slots <= 0 and not HOLD then slots = slots + redis.call('ZREMRANGEBYSCORE', busy, '-inf', NOW) end
   doubtful = threads > 1 and unheard(a, begun)
   if slots > 0 then
     local room = slots
@@ -304,7 +304,7 @@ local function spend(account, a, mails, recipients, again)
     if T then
       T = T / factor
       local tat = arrival(rule, T, number(a[rule[1] .. '_tat'])) + mails * T
-      redis.call('HSET', key, rule[1] .. '_tat', n2s(tat), 'granted', NAME)
+      redis.call('HSET', key, rule[1] .. '_tat', whole(tat), 'granted', NAME)
       again = math.max(again, tat - (number(a[rule[1] .. '_b'], 1) - 1) * T)
     end
   end
@@ -320,7 +320,7 @@ local AHEAD_OF_BULK = 9
 local serve
 function serve(account, class, share, most)
   local due = P .. 'due:' .. class
-  local function later(at) redis.call('ZADD', due, n2s(at), account) end
+  local function later(at) redis.call('ZADD', due, whole(at), account) end
   local a = read_account(account)
   if a.state ~= 'ready' then
     local more, at
@@ -373,7 +373,7 @@ end
 
 local function pass(class, limit)
   if limit <= 0 then return end
-  local accounts = redis.call('ZRANGEBYSCORE', P .. 'due:' .. class, '-inf', NOWS, 'LIMIT', 0, limit)
+  local accounts = redis.call('ZRANGEBYSCORE', P .. 'due:' .. class, '-inf', NOW, 'LIMIT', 0, limit)
   local share = math.ceil(limit / math.max(1, #accounts))
   for _, account in ipairs(accounts) do
     local left = WANTED - conversations

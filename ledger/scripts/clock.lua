@@ -6,9 +6,8 @@ local REAL, REAL_AHEAD = NOW, AHEAD -- as Redis' clock has it
 
 local function set_clock(now)
   NOW, AHEAD = now, now - WALL
-  NOWS = n2s(NOW)
-  DUES, REAL, REAL_AHEAD = NOWS, NOW, AHEAD
-  redis.pcall('SET', P .. 'clock', n2s(AHEAD)) -- publishers may only read it: the next claim keeps what they found
+  DUE, REAL, REAL_AHEAD = NOW, NOW, AHEAD
+  redis.pcall('SET', P .. 'clock', AHEAD) -- publishers may only read it: the next claim keeps what they found
 end
 
 if TICK - NOW > A_STEP then set_clock(TICK) end
@@ -17,12 +16,11 @@ if TICK - NOW > A_STEP then set_clock(TICK) end
 -- now was due when somebody looked last; and scripts that say how long to wait take it that no time has passed since:
 -- their waits can turn out too short then, but never an hour too long.
 local unsure = TICK > 0 and NOW - TICK > A_JUMP
-if unsure then DUES = n2s(TICK) end
+if unsure then DUE = TICK end
 
 local function until_somebody_looks()
   if unsure then
     NOW, AHEAD = TICK, TICK - WALL
-    NOWS = n2s(NOW)
   end
 end
 

@@ -7,20 +7,21 @@ local function us()
   local t = redis.call('TIME')
   return t[1] * 1000000 + t[2]
 end
+-- Commands take whole numbers as they are; text is made of them only where they stand in one, for that is dear.
+local function whole(x) return math.floor(x + 0.5) end
 local function n2s(x) return string.format('%.0f', x) end
 local WALL = us()
-local WALLS = n2s(WALL)
 local known = redis.call('MGET', P .. 'clock', P .. 'tick')
 local AHEAD, TICK = tonumber(known[1] or 0), tonumber(known[2] or 0)
 local NOW = WALL + AHEAD
-local NOWS = n2s(NOW)
-local DUES = NOWS -- since when that is due which is due now
+local DUE = NOW -- since when that is due which is due now
 
 -- Redis lets keys expire by its own clock, however wrong. What must be fresh says itself how long it is, under names of
 -- its own: workers of before read other things under the plain ones.
 local function keep_fresh(key, value, lasts) redis.call('SET', P .. 'fresh:' .. key, value .. ' ' .. n2s(NOW + lasts)) end
-local function fresh(key)
-  local value, till = string.match(redis.call('GET', P .. 'fresh:' .. key) or '', '^(%S+) (%d+)$')
+local function fresh(key, text)
+  text = text or redis.call('GET', P .. 'fresh:' .. key)
+  local value, till = string.match(text or '', '^(%S+) (%d+)$')
   return till and tonumber(till) > NOW and value or nil
 end
 
@@ -33,7 +34,7 @@ end
 -- An account is due when it has mail and nothing is known to hold it back; claim finds out the rest.
 local function make_due(account, class)
   if redis.call('LLEN', lane(account, class)) > 0 then
-    redis.call('ZADD', P .. 'due:' .. class, 'LT', DUES, account)
+    redis.call('ZADD', P .. 'due:' .. class, 'LT', DUE, account)
     return true
   end
   return false
@@ -48,34 +49,40 @@ end
 -- After an outage nobody could renew: living workers get one lease (us) to say what they hold, and nothing is taken
 -- from anybody before. Answers until when, or nil.
 local function holding(lease)
-  redis.call('SET', P .. 'tick', NOWS)
-  if NOW - TICK > lease / 2 then redis.call('SET', P .. 'holding', n2s(NOW + lease)) end
+  redis.call('SET', P .. 'tick', NOW)
+  if NOW - TICK > lease / 2 then redis.call('SET', P .. 'holding', NOW + lease) end
   local till = tonumber(redis.call('GET', P .. 'holding') or 0)
   return till > NOW and till or nil
 end
 
 local function note(id, text)
-  redis.call('RPUSH', P .. 'history:' .. id, WALLS .. ' ' .. text)
+  redis.call('RPUSH', P .. 'history:' .. id, n2s(WALL) .. ' ' .. text)
   redis.call('LTRIM', P .. 'history:' .. id, -60, -1)
 end
 
 local function to_lane(id, account, class, head)
   redis.call(head and 'LPUSH' or 'RPUSH', lane(account, class), id)
-  redis.call('ZADD', P .. 'due:' .. class, 'NX', DUES, account)
+  redis.call('ZADD', P .. 'due:' .. class, 'NX', DUE, account)
 end
 
--- Writes that many deliveries of one call share go out together: a command costs more than its arguments.
+-- Writes that many deliveries of one call share go out together: a command costs more than its arguments. What names its
+-- keys itself is gathered under ''.
 local together = {}
 local function gather(command, key, first, second)
-  local slot = command .. ' ' .. key
-  local row = together[slot]
+  local rows = together[command]
+  if not rows then
+    rows = {}
+    together[command] = rows
+  end
+  local row = rows[key]
   if not row then
     row = { command, key }
-    together[slot] = row
+    rows[key] = row
     together[#together + 1] = row
   end
-  row[#row + 1] = first
-  if second then row[#row + 1] = second end
+  local n = #row + 1
+  row[n] = first
+  if second then row[n + 1] = second end
 end
 -- Lua's stack takes some 8,000 values; this many go at a time (even: some are pairs).
 local SLICE = 4000
@@ -86,7 +93,7 @@ local function write_together()
       if row[2] == '' then
         redis.call(row[1], unpack(row, from, to))
       else
-        redis.call(row[1], row[2], unpack(row, from, to))
+        redis.call(row[1], P .. row[2], unpack(row, from, to))
       end
     end
   end
@@ -142,13 +149,13 @@ end
 -- The end of a delivery's life: out of every index of the living, into the one of its end. Only ends that need nobody
 -- any more lose their payload; what is `sent` or `discarded` is forgotten later by claim, all else stays for a person.
 local function finish(id, state, drop_payload, at)
-  gather('ZREM', P .. 'lease', id)
-  gather('ZREM', P .. 'deadline', id)
-  gather('ZADD', P .. 'ended:' .. state, at or WALLS, id)
+  gather('ZREM', 'lease', id)
+  gather('ZREM', 'deadline', id)
+  gather('ZADD', 'ended:' .. state, at or WALL, id)
   if drop_payload then gather('UNLINK', '', P .. 'payload:' .. id) end
   if WAITS[state] then
-    into_group(id, state, at or WALLS)
+    into_group(id, state, at or WALL)
   else
-    gather('ZADD', P .. 'forget', n2s(NOW + kept_for(id)), id)
+    gather('ZADD', 'forget', NOW + kept_for(id), id)
   end
 end

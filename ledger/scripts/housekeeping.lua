@@ -3,12 +3,12 @@
 local WORKER, WANTED, BATCH, LEASE = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local BOUND, CRASHES, KEPT, NAME = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
 vouched(tonumber(ARGV[9] or 0), tonumber(ARGV[10] or 0), tonumber(ARGV[11] or 0))
-local TO = n2s(NOW + LEASE)
+local TO = NOW + LEASE
 local HOLD = holding(LEASE)
 
 local function reap()
   if HOLD then return end
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'lease', '-inf', NOWS, 'LIMIT', 0, BOUND)) do
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'lease', '-inf', NOW, 'LIMIT', 0, BOUND)) do
     local record = P .. 'delivery:' .. id
     local r = redis.call('HMGET', record, 'state', 'account', 'class', 'conversation', 'on_unknown', 'attempt', 'fence', 'worker')
     redis.call('ZREM', P .. 'lease', id)
@@ -19,10 +19,10 @@ local function reap()
       local what = r[1] == 'leased' and 'crashed' or 'unknown'
       note(id, cjson.encode({ what = what, attempt = tonumber(r[6]), account = r[2], worker = r[8] }))
       if r[1] == 'sending' and r[5] == 'hold' then
-        redis.call('HSET', record, 'state', 'unknown', 'cause', 'worker_died', 'ended_at', WALLS)
+        redis.call('HSET', record, 'state', 'unknown', 'cause', 'worker_died', 'ended_at', WALL)
         finish(id, 'unknown', false)
       elseif crashes >= CRASHES then
-        redis.call('HSET', record, 'state', 'failed', 'cause', 'crashed', 'ended_at', WALLS)
+        redis.call('HSET', record, 'state', 'failed', 'cause', 'crashed', 'ended_at', WALL)
         finish(id, 'failed', false)
       else
         redis.call('HSET', record, 'state', 'waiting', 'cause', r[1] == 'sending' and 'outcome_unknown' or 'crashed')
@@ -40,13 +40,13 @@ local function missed_slot(replay, account, interval, due)
   local stands = a[1] ~= 'ready' and not a[2]
   if not stands and NOW - due < math.max(interval, SECOND / 4) then return nil end
   local slot = math.max(number(redis.call('HGET', key, 'next')), stands and NOW + SECOND or NOW)
-  redis.call('HSET', key, 'next', n2s(slot + interval))
+  redis.call('HSET', key, 'next', whole(slot + interval))
   return slot > NOW and slot or nil
 end
 
 -- What was tried or deferred before had its turn already: to the head of its lane, the earliest due first.
 local function promote()
-  local due = redis.call('ZRANGEBYSCORE', P .. 'scheduled', '-inf', NOWS, 'WITHSCORES', 'LIMIT', 0, BOUND)
+  local due = redis.call('ZRANGEBYSCORE', P .. 'scheduled', '-inf', NOW, 'WITHSCORES', 'LIMIT', 0, BOUND)
   local again = {}
   for i = 1, #due, 2 do
     local id, record = due[i], P .. 'delivery:' .. due[i]
@@ -54,8 +54,8 @@ local function promote()
     local waits, fresh = r[1] == 'waiting', number(r[4]) == 0
     local slot = waits and fresh and r[7] and missed_slot(r[6], r[2], tonumber(r[7]), tonumber(due[i + 1]))
     if slot then
-      redis.call('HSET', record, 'due', n2s(slot))
-      redis.call('ZADD', P .. 'scheduled', n2s(slot), id)
+      redis.call('HSET', record, 'due', whole(slot))
+      redis.call('ZADD', P .. 'scheduled', whole(slot), id)
     else
       redis.call('ZREM', P .. 'scheduled', id)
       if waits and fresh and not r[5] then
@@ -69,14 +69,14 @@ local function promote()
 end
 
 local function expire(id)
-  redis.call('HSET', P .. 'delivery:' .. id, 'state', 'expired', 'ended_at', WALLS)
+  redis.call('HSET', P .. 'delivery:' .. id, 'state', 'expired', 'ended_at', WALL)
   note(id, cjson.encode({ what = 'expired' }))
   redis.call('ZREM', P .. 'scheduled', id)
   finish(id, 'expired', false)
 end
 
 local function expire_overdue()
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'deadline', '-inf', NOWS, 'LIMIT', 0, BOUND)) do
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'deadline', '-inf', NOW, 'LIMIT', 0, BOUND)) do
     if redis.call('HGET', P .. 'delivery:' .. id, 'state') == 'waiting' then
       expire(id)
     else -- an attempt is under way: its outcome decides, or the next look does
@@ -87,7 +87,7 @@ end
 
 -- A parked account whose time has come is tried again: its first mail is the probe.
 local function unpark()
-  for _, account in ipairs(redis.call('ZRANGEBYSCORE', P .. 'parked', '-inf', NOWS, 'LIMIT', 0, BOUND)) do
+  for _, account in ipairs(redis.call('ZRANGEBYSCORE', P .. 'parked', '-inf', NOW, 'LIMIT', 0, BOUND)) do
     redis.call('ZREM', P .. 'parked', account)
     if redis.call('HGET', account_key(account), 'state') == 'parked' then make_ready(account, true) end
   end
@@ -96,15 +96,15 @@ end
 -- What is over is forgotten after its tenant's time, and counted.
 local function forget()
   if redis.call('HGET', P .. 'keep', '') ~= ARGV[7] then redis.call('HSET', P .. 'keep', '', KEPT) end
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'forget', '-inf', NOWS, 'LIMIT', 0, BOUND)) do
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'forget', '-inf', NOW, 'LIMIT', 0, BOUND)) do
     redis.call('ZREM', P .. 'forget', id)
     local r = redis.call('HMGET', P .. 'delivery:' .. id, 'state', 'provider_id')
     if r[1] == 'sent' or r[1] == 'discarded' then
-      gather('ZREM', P .. 'ended:' .. r[1], id)
+      gather('ZREM', 'ended:' .. r[1], id)
       gather('UNLINK', '', P .. 'delivery:' .. id)
       gather('UNLINK', '', P .. 'history:' .. id)
       gather('UNLINK', '', P .. 'payload:' .. id)
-      if r[2] and redis.call('HGET', P .. 'provider', r[2]) == id then gather('HDEL', P .. 'provider', r[2]) end
+      if r[2] and redis.call('HGET', P .. 'provider', r[2]) == id then gather('HDEL', 'provider', r[2]) end
       redis.call('HINCRBY', P .. 'forgotten', r[1], 1)
     end
   end

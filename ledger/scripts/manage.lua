@@ -8,7 +8,7 @@ local verbs = {}
 function verbs.pause()
   local key = P .. 'account:' .. ARGV[2]
   if redis.call('EXISTS', key) == 0 then return -1 end
-  redis.call('HSET', key, 'state', 'paused', 'by', ARGV[3], 'since', WALLS)
+  redis.call('HSET', key, 'state', 'paused', 'by', ARGV[3], 'since', WALL)
   redis.call('HDEL', key, 'reason', 'words', 'until')
   redis.call('ZREM', P .. 'parked', ARGV[2])
   return 1
@@ -31,7 +31,7 @@ function verbs.discard()
     elseif WAITS[state] or state == 'waiting' then
       leave(id, state)
       if state == 'waiting' then leave_lane(record) end
-      redis.call('HSET', record, 'state', 'discarded', 'by', ARGV[2], 'reason', ARGV[3], 'ended_at', WALLS)
+      redis.call('HSET', record, 'state', 'discarded', 'by', ARGV[2], 'reason', ARGV[3], 'ended_at', WALL)
       note(id, cjson.encode({ what = 'discarded', by = ARGV[2], reason = ARGV[3], was = state }))
       redis.call('ZREM', P .. 'scheduled', id)
       finish(id, 'discarded', true)
@@ -69,7 +69,7 @@ function verbs.correct()
   if r[2] == new then return 1 end
   if not WAITS[r[1]] then return 0 end
   leave(old, r[1])
-  redis.call('HSET', record, 'state', 'discarded', 'cause', 'corrected', 'by', who, 'replaced_by', new, 'ended_at', WALLS)
+  redis.call('HSET', record, 'state', 'discarded', 'cause', 'corrected', 'by', who, 'replaced_by', new, 'ended_at', WALL)
   note(old, cjson.encode({ what = 'corrected', by = who, was = r[1], new = new }))
   redis.call('HSET', P .. 'delivery:' .. new, 'corrects', old)
   note(new, cjson.encode({ what = 'corrects', by = who, old = old }))

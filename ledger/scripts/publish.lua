@@ -4,8 +4,8 @@
 --   number of deliveries, then per delivery: id, masked recipient, recipient key, Message-ID, packet or '', payload.
 -- Answers per event: {'new' | 'duplicate' | 'conflict' | 'busy', event id, delivery ids...}, or
 -- {'spent', event id, number of the allowance, seconds until it is free}.
-local function memory_is_short()
-  local known = fresh('memory')
+local function memory_is_short(text)
+  local known = fresh('memory', text)
   if known then return known == 'short' end
   local info = redis.call('INFO', 'memory')
   local used = tonumber(string.match(info, 'used_memory:(%d+)'))
@@ -16,12 +16,12 @@ local function memory_is_short()
   return short
 end
 
-local function supersede(key, by)
-  for older in string.gmatch(redis.call('GET', key) or '', '[^,]+') do
+local function supersede(ids, by)
+  for older in string.gmatch(ids, '[^,]+') do
     local record = P .. 'delivery:' .. older
     local state = redis.call('HGET', record, 'state')
     if state == 'waiting' then
-      redis.call('HSET', record, 'state', 'discarded', 'cause', 'superseded', 'by', by, 'ended_at', WALLS)
+      redis.call('HSET', record, 'state', 'discarded', 'cause', 'superseded', 'by', by, 'ended_at', WALL)
       note(older, cjson.encode({ what = 'superseded', by = by }))
       redis.call('ZREM', P .. 'scheduled', older)
       finish(older, 'discarded', true)
@@ -46,14 +46,34 @@ local function spent_allowance(from, count)
   return nil
 end
 
-local busy = memory_is_short()
+-- Reads all events, and with one command what their keys and those they supersede are known by: `found`, by full name.
 local i = 3
-local any, due = false, {}
-
-local function next_arguments(count)
-  i = i + count
-  return unpack(ARGV, i - count, i - 1)
+local events, names, found = {}, { P .. 'fresh:memory' }, {}
+for index = 1, tonumber(ARGV[2]) do
+  local key, fingerprint, event, tenant, kind, version, account, class, on_unknown, lifetime, expiry, not_before,
+    supersedes, allowances = unpack(ARGV, i, i + 13)
+  allowances = tonumber(allowances)
+  local count = tonumber(ARGV[i + 14 + 3 * allowances])
+  local e = { key = key, fingerprint = fingerprint, event = event, tenant = tenant, kind = kind, version = version,
+    account = account, class = class, on_unknown = on_unknown, lifetime = lifetime, expiry = expiry,
+    not_before = not_before, pointer = false, known = P .. 'key:' .. key, allowances = allowances, count = count,
+    first_allowance = i + 14, first = i + 15 + 3 * allowances, deadline = 0 }
+  names[#names + 1] = e.known
+  if supersedes ~= '' then
+    e.pointer = P .. 'latest:' .. tenant .. ':' .. supersedes
+    names[#names + 1] = e.pointer
+  end
+  events[index] = e
+  i = e.first + 6 * count
 end
+for from = 1, #names, SLICE do
+  local to = math.min(from + SLICE - 1, #names)
+  for index, value in ipairs(redis.call('MGET', unpack(names, from, to))) do found[names[from + index - 1]] = value end
+end
+
+local busy = memory_is_short(found[P .. 'fresh:memory'])
+local till = whole(WALL / 1000 + tonumber(ARGV[1]) * 1000) -- when keys of now are forgotten (ms)
+local due = {}
 
 local function known_answer(first, fingerprint)
   local known, event, ids = string.match(first, '^(%S+) (%S+) (%S+)$')
@@ -64,68 +84,60 @@ end
 
 local function into_the_ledger(e, id, masked, rkey, message_id, packet, payload)
   local record = P .. 'delivery:' .. id
-  redis.call('HSET', record, 'state', 'waiting', 'fence', 0, 'attempt', 0, 'event', e.event, 'tenant', e.tenant, 'kind', e.kind,
-    'version', e.version, 'account', e.account, 'class', e.class, 'on_unknown', e.on_unknown, 'accepted_at', WALLS, 'deadline',
-    e.deadline, 'recipient', masked, 'rkey', rkey, 'message_id', message_id, 'key', e.key)
+  redis.call('HSET', record, 'state', 'waiting', 'fence', '0', 'attempt', '0', 'event', e.event, 'tenant', e.tenant, 'kind',
+    e.kind, 'version', e.version, 'account', e.account, 'class', e.class, 'on_unknown', e.on_unknown, 'accepted_at', WALL,
+    'deadline', e.deadline, 'recipient', masked, 'rkey', rkey, 'message_id', message_id, 'key', e.key)
   if packet ~= '' then redis.call('HSET', record, 'packet', packet) end
   gather('MSET', '', P .. 'payload:' .. id, payload)
-  gather('ZADD', P .. 'deadline', e.deadline, id)
+  gather('ZADD', 'deadline', e.deadline, id)
   if e.not_before > REAL then
-    redis.call('HSET', record, 'due', n2s(e.not_before))
-    redis.call('ZADD', P .. 'scheduled', n2s(e.not_before), id)
+    redis.call('HSET', record, 'due', e.not_before)
+    redis.call('ZADD', P .. 'scheduled', e.not_before, id)
   else
-    gather('RPUSH', lane(e.account, e.class), id)
-    due[e.class .. e.account] = { e.class, e.account }
-    any = true
+    local to = e.account .. ':' .. e.class
+    if not due[to] then due[to] = { e.class, e.account, 'lane:' .. to } end
+    gather('RPUSH', due[to][3], id)
   end
 end
 
-local function accept(e, count)
+local function accept(e)
   local answer = { 'new', e.event }
-  for d = 1, count do
-    answer[d + 2] = ARGV[i]
-    into_the_ledger(e, next_arguments(6))
+  for d = 1, e.count do
+    local at = e.first + 6 * (d - 1)
+    answer[d + 2] = ARGV[at]
+    into_the_ledger(e, unpack(ARGV, at, at + 5))
   end
-  local ids = table.concat(answer, ',', 3)
-  if e.supersedes ~= '' then
-    local pointer = P .. 'latest:' .. e.tenant .. ':' .. e.supersedes
-    supersede(pointer, answer[3])
-    redis.call('SET', pointer, ids, 'PXAT', string.format('%.0f', (tonumber(e.deadline) - REAL_AHEAD) / 1000))
+  local ids = e.count == 1 and answer[3] or table.concat(answer, ',', 3)
+  if e.pointer then
+    if found[e.pointer] then supersede(found[e.pointer], answer[3]) end
+    redis.call('SET', e.pointer, ids, 'PXAT', whole((e.deadline - REAL_AHEAD) / 1000))
+    found[e.pointer] = ids
   end
-  redis.call('SET', P .. 'key:' .. e.key, e.fingerprint .. ' ' .. e.event .. ' ' .. ids, 'EX', ARGV[1])
+  found[e.known] = e.fingerprint .. ' ' .. e.event .. ' ' .. ids
+  redis.call('SET', e.known, found[e.known], 'PXAT', till)
   local own = e.tenant .. ':' .. e.event
   if e.key ~= own then redis.call('SET', P .. 'event:' .. own, e.key, 'EX', KEY_KEPT) end
   return answer
 end
 
-local function publish_one()
-  local e = {}
-  local lifetime, expiry, not_before, allowances
-  e.key, e.fingerprint, e.event, e.tenant, e.kind, e.version, e.account, e.class, e.on_unknown, lifetime, expiry,
-    not_before, e.supersedes, allowances = next_arguments(14)
-  local first_allowance = i
-  i = i + 3 * tonumber(allowances)
-  local count = tonumber(next_arguments(1))
-  local first = redis.call('GET', P .. 'key:' .. e.key)
-  local which, free_in
-  if not first and not busy then which, free_in = spent_allowance(first_allowance, tonumber(allowances)) end
-  if not (first or busy or which) then
-    e.not_before = tonumber(not_before) + REAL_AHEAD -- publishers' times are WALL's
-    local deadline = math.max(REAL, e.not_before) + tonumber(lifetime)
-    if tonumber(expiry) > 0 then deadline = math.min(deadline, tonumber(expiry) + REAL_AHEAD) end
-    e.deadline = n2s(deadline)
-    return accept(e, count)
-  end
-  i = i + 6 * count
+local function publish_one(e)
+  local first = found[e.known]
   if first then return known_answer(first, e.fingerprint) end
   if busy then return { 'busy', e.event } end
-  return { 'spent', e.event, which, free_in }
+  if e.allowances > 0 then
+    local which, free_in = spent_allowance(e.first_allowance, e.allowances)
+    if which then return { 'spent', e.event, which, free_in } end
+  end
+  e.not_before = e.not_before ~= '0' and tonumber(e.not_before) + REAL_AHEAD or 0 -- publishers' times are WALL's
+  e.deadline = math.max(REAL, e.not_before) + tonumber(e.lifetime)
+  if e.expiry ~= '0' then e.deadline = math.min(e.deadline, tonumber(e.expiry) + REAL_AHEAD) end
+  return accept(e)
 end
 
 local answers = {}
-for index = 1, tonumber(ARGV[2]) do answers[index] = publish_one() end
+for index, e in ipairs(events) do answers[index] = publish_one(e) end
 write_together()
 -- An account that already waits for its turn keeps its place.
-for _, place in pairs(due) do redis.call('ZADD', P .. 'due:' .. place[1], 'NX', DUES, place[2]) end
-if any then wake() end
+for _, place in pairs(due) do redis.call('ZADD', P .. 'due:' .. place[1], 'NX', DUE, place[2]) end
+if next(due) then wake() end
 return answers

@@ -51,7 +51,7 @@ local function give_up(id, record, state)
     leave(id, state)
     if state == 'waiting' then leave_lane(record) end
     redis.call('ZREM', P .. 'scheduled', id)
-    redis.call('HSET', record, 'state', 'discarded', 'cause', 'erased', 'by', ARGV[2], 'ended_at', WALLS)
+    redis.call('HSET', record, 'state', 'discarded', 'cause', 'erased', 'by', ARGV[2], 'ended_at', WALL)
     finish(id, 'discarded', true)
   end
   redis.call('UNLINK', P .. 'payload:' .. id)

@@ -1,11 +1,11 @@
 -- Say what this worker is and really holds. ARGV: lease (us), worker, threads, number of conversations, (account, conversation)..., (id, fence)...
 -- Answers the ids that it no longer holds. What is not renewed comes back after one lease.
 until_somebody_looks()
-local TO = n2s(NOW + tonumber(ARGV[1]))
+local TO = NOW + tonumber(ARGV[1])
 local worker, count = ARGV[2], tonumber(ARGV[4])
 holding(tonumber(ARGV[1]))
 redis.call('ZADD', P .. 'workers', TO, worker)
-redis.call('HSET', P .. 'worker:' .. worker, 'threads', ARGV[3], 'seen', NOWS, 'conversations', count)
+redis.call('HSET', P .. 'worker:' .. worker, 'threads', ARGV[3], 'seen', NOW, 'conversations', count)
 redis.call('EXPIRE', P .. 'worker:' .. worker, 86400)
 local i = 5
 for _ = 1, count do

@@ -18,10 +18,10 @@ local function place(id, wanted, state)
     end
   end
   for _, name in ipairs(ENDS) do check('ended:' .. name, wanted and state == name, wanted and wanted.ended) end
-  check('lease', wanted and wanted.lease, NOWS)
+  check('lease', wanted and wanted.lease, NOW)
   check('deadline', wanted and wanted.deadline, wanted and wanted.deadline)
   if not (wanted and state == 'waiting') then check('scheduled', false) end
-  check('forget', wanted and (state == 'sent' or state == 'discarded'), n2s(NOW + 30 * 86400000000))
+  check('forget', wanted and (state == 'sent' or state == 'discarded'), NOW + 30 * 86400000000)
   return wrong
 end
 
@@ -29,7 +29,7 @@ local function group(id, state, r, wrong)
   local known = r[6] and redis.call('ZSCORE', P .. 'group:' .. r[6], id) and redis.call('HEXISTS', P .. 'groups', r[6]) == 1
   if WAITS[state] and not known then
     wrong[#wrong + 1] = 'not in its group'
-    if MEND then into_group(id, state, r[5] or WALLS) end
+    if MEND then into_group(id, state, r[5] or WALL) end
   elseif not WAITS[state] and r[6] then
     wrong[#wrong + 1] = 'wrongly in a group'
     if MEND then leave(id, state) end
@@ -47,7 +47,7 @@ for i = 3, #ARGV, 2 do
   else
     local held = state == 'leased' or state == 'sending'
     local lives = held or state == 'waiting'
-    wrong = place(id, { ended = r[5] or WALLS, lease = held, deadline = lives and r[4] or nil }, state)
+    wrong = place(id, { ended = r[5] or WALL, lease = held, deadline = lives and r[4] or nil }, state)
     group(id, state, r, wrong)
     if state == 'waiting' and ARGV[i + 1] == '0' and not redis.call('ZSCORE', P .. 'scheduled', id) then
       wrong[#wrong + 1] = 'in no lane'

@@ -25,7 +25,7 @@ end
 local function start(id, r, due, deadline, who, interval, account)
   local record, state = P .. 'delivery:' .. id, r[1]
   leave(id, state)
-  redis.call('HSET', record, 'was', state, 'was_ended', r[4] or WALLS, 'was_account', r[2], 'was_deadline', r[5],
+  redis.call('HSET', record, 'was', state, 'was_ended', r[4] or WALL, 'was_account', r[2], 'was_deadline', r[5],
     'was_attempt', r[6] or 0)
   redis.call('HSET', record, 'state', 'waiting', 'attempt', 0, 'deadline', deadline, 'replay', ARGV[2])
   redis.call('HINCRBY', record, 'fence', 1)
@@ -37,12 +37,12 @@ local function start(id, r, due, deadline, who, interval, account)
   note(id, cjson.encode({ what = 'replayed', by = who, was = state, account = moved, from = moved and r[2], replay = ARGV[2] }))
   if interval > 0 then redis.call('HSET', record, 'pace', interval) end
   if due > NOW then
-    redis.call('HSET', record, 'due', n2s(due))
-    redis.call('ZADD', P .. 'scheduled', n2s(due), id)
+    redis.call('HSET', record, 'due', whole(due))
+    redis.call('ZADD', P .. 'scheduled', whole(due), id)
   else
     to_lane(id, account ~= '' and account or r[2], r[3], false)
   end
-  redis.call('ZADD', MEMBERS, n2s(due), id)
+  redis.call('ZADD', MEMBERS, whole(due), id)
 end
 
 function verbs.start()
@@ -50,8 +50,8 @@ function verbs.start()
   local answers, count = {}, 0
   local known = redis.call('HMGET', REPLAY, 'next', 'stopped')
   if not known[1] then
-    redis.call('HSET', REPLAY, 'by', who, 'created_at', WALLS, 'pace', interval, 'at', n2s(not_before), 'account', account)
-    redis.call('ZADD', P .. 'replays', WALLS, ARGV[2])
+    redis.call('HSET', REPLAY, 'by', who, 'created_at', WALL, 'pace', interval, 'at', not_before, 'account', account)
+    redis.call('ZADD', P .. 'replays', WALL, ARGV[2])
   end
   local next_slot = math.max(number(known[1]), not_before > WALL and not_before + REAL_AHEAD or 0, NOW)
   for i = 9, #ARGV, 3 do
@@ -61,24 +61,24 @@ function verbs.start()
     local answer = known[2] and 3 or refusal(id, P .. 'delivery:' .. id, r, unknown_too)
     if not answer and expiry > 0 and expiry <= next_slot + REAL - NOW then answer = -2 end
     if not answer then
-      start(id, r, next_slot, n2s(expiry > 0 and expiry or next_slot + lifetime + REAL - NOW), who, interval, account)
+      start(id, r, next_slot, whole(expiry > 0 and expiry or next_slot + lifetime + REAL - NOW), who, interval, account)
       next_slot = next_slot + interval
       answer, count = 1, count + 1
     end
     answers[#answers + 1] = answer
   end
-  redis.call('HSET', REPLAY, 'next', n2s(next_slot))
+  redis.call('HSET', REPLAY, 'next', whole(next_slot))
   redis.call('HINCRBY', REPLAY, 'total', count)
   redis.call('EXPIRE', REPLAY, ARGV[8])
   redis.call('EXPIRE', MEMBERS, ARGV[8])
-  redis.call('ZREMRANGEBYSCORE', P .. 'replays', '-inf', n2s(WALL - tonumber(ARGV[8]) * 1000000))
+  redis.call('ZREMRANGEBYSCORE', P .. 'replays', '-inf', WALL - tonumber(ARGV[8]) * 1000000)
   if count > 0 then wake() end
   return answers
 end
 
 function verbs.halt()
   if redis.call('EXISTS', REPLAY) == 0 then return 0 end
-  redis.call('HSETNX', REPLAY, 'stopped', WALLS)
+  redis.call('HSETNX', REPLAY, 'stopped', WALL)
   redis.call('HSETNX', REPLAY, 'stopped_by', ARGV[3])
   return 1
 end

@@ -1,32 +1,8 @@
--- Write what became of claimed deliveries; each entry is accepted only from the holder of the fence.
--- ARGV: number of entries, then per entry: verb, id, fence, then per verb
---   mark                                    -> 1, 2 superseded meanwhile, 0 stale
---   sent  code, enhanced, words, provider id, microseconds, history or '' -> 5 when the ledger does not know it
---   retry delay (us), spend (0|1), refund (0|1), cause, code, enhanced, words, history
---                                           without a delay: to the head of its lane; refund: the quota's count returns;
---                                           4 when it ended as failed: twice `sender_refused`, others were fine between
---   end   state, cause, code, enhanced, words, history
---   back  refund (0|1)                      unstarted (marked or not): to the head of its lane, permit and attempt returned
---   withdraw history                        nothing of it left, marked or not: to the head of its lane, attempt returned
---   free  (id: conversation, fence: account) verdict (good|bad|none), words, us a mail took (0), connections
---                                           its worker keeps open, sequence
---                                           -> 2 when the account parked just now, 3 when it proved well again; the
---                                           conversation is over
---   keep  (id: worker, fence: account) connections it keeps open between conversations, sequence
---   park  (id: account, fence: state) until (us from now, 0: a person), cause, words -> 1 parked just now, 0 that is no news
---   slow  (id: account, fence: '') hold (us) -> 1 slowed just now, 0 was slow already
---   split (id: account, fence: '') recipients of the refused mail: fewer from now on
---   stall (id: account, fence: '')          a conversation hangs: begin no other for a while
---   wait  (id: account, fence: '') hold (us) begin nothing before
--- Repeating a settled entry is safe: it answers 1 again.
+-- The entries of mails that do not go well, and what they mean for accounts. ARGV: see entries.lua.
 -- The last attempt starts this long (us) before the deadline instead of never.
 local LAST_CALL = 5000000
 -- A hanging conversation keeps others away for so long (us) unless it is reported again.
 local STALL = 10000000
-local answers = {}
-local i = 2
-until_somebody_looks()
-
 -- A quota counts recipients or mails; of a mail to several, one of them (`whole`) stands for the mail.
 local function give_quota_back(account, a, whole, taken_at)
   if whole or a.counts == 'r' then release_quota(account_key(account), a, 1, number(taken_at)) end
@@ -40,63 +16,14 @@ local function release_permit(account, a, conversation)
   for _, rule in ipairs(RULES) do
     local T, tat = a[rule[1] .. '_t'], a[rule[1] .. '_tat']
     if T and tat then
-      redis.call('HSET', account_key(account), rule[1] .. '_tat', n2s(tonumber(tat) - tonumber(T)))
+      redis.call('HSET', account_key(account), rule[1] .. '_tat', whole(tonumber(tat) - tonumber(T)))
       given = true
     end
   end
   return given
 end
 
--- What was granted in one quota window and leaves in the next counts in that one.
-local quotas = {}
-local function count_late(account, leased_at)
-  local key = account_key(account)
-  quotas[account] = quotas[account] or redis.call('HMGET', key, 'hour_from', 'day_from')
-  for index, name in ipairs({ 'hour', 'day' }) do
-    local from = quotas[account][index]
-    if from and leased_at < tonumber(from) then redis.call('HINCRBY', key, name .. '_used', 1) end
-  end
-end
-
 local function holds(r, fence) return r[2] == fence and (r[1] == 'leased' or r[1] == 'sending') end
-
-local verbs = {}
-
-function verbs.mark(id, fence)
-  local record = P .. 'delivery:' .. id
-  local r = redis.call('HMGET', record, 'state', 'fence', 'superseded')
-  if r[2] ~= fence or r[1] ~= 'leased' then return r[1] == 'sending' and r[2] == fence and 1 or 0 end
-  if r[3] then return 2 end
-  redis.call('HSET', record, 'state', 'sending', 'sending_at', WALLS)
-  return 1
-end
-
-function verbs.sent(id, fence)
-  local record = P .. 'delivery:' .. id
-  local r = redis.call('HMGET', record, 'state', 'fence', 'cause', 'account', 'leased_at', 'due')
-  local code, enhanced, words, provider_id, took, history =
-    ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]
-  i = i + 6
-  if not r[2] then return 5 end
-  -- A lower fence than the proof's: the ledger went back to an older copy of itself, and the proof still holds.
-  if r[2] ~= fence and tonumber(r[2]) >= tonumber(fence) then return 0 end
-  if r[1] == 'sent' then return 1 end
-  -- Proof of acceptance wins over every doubt that arose meanwhile with the same fence.
-  if r[1] == 'unknown' or r[1] == 'expired' or (r[1] == 'failed' and r[3] == 'crashed') then
-    leave(id, r[1])
-  elseif r[1] ~= 'sending' and r[1] ~= 'leased' and r[1] ~= 'waiting' then
-    return 0
-  end
-  redis.call('HSET', record, 'state', 'sent', 'ended_at', WALLS, 'code', code, 'enhanced', enhanced, 'words', words,
-    'provider_id', provider_id, 'took', took)
-  if r[3] or r[6] then redis.call('HDEL', record, 'cause', 'due') end
-  if provider_id ~= '' then gather('HSET', P .. 'provider', provider_id, id) end
-  if history ~= '' then note(id, history) end
-  if r[1] == 'waiting' then redis.call('ZREM', P .. 'scheduled', id) end
-  count_late(r[4], number(r[5]))
-  finish(id, 'sent', true)
-  return 1
-end
 
 verbs['retry'] = function(id, fence)
   local record = P .. 'delivery:' .. id
@@ -117,25 +44,25 @@ verbs['retry'] = function(id, fence)
   if blamed then
     local before = tonumber(redis.call('HGET', record, 'blamed_at') or nil)
     if before and number(redis.call('HGET', account_key(r[4]), 'well_at')) > before then
-      redis.call('HSET', record, 'state', 'failed', 'ended_at', WALLS, 'cause', cause, 'code', code, 'enhanced', enhanced, 'words', words)
+      redis.call('HSET', record, 'state', 'failed', 'ended_at', WALL, 'cause', cause, 'code', code, 'enhanced', enhanced, 'words', words)
       finish(id, 'failed', false)
       return 4
     end
-    redis.call('HSET', record, 'blamed_at', NOWS)
+    redis.call('HSET', record, 'blamed_at', NOW)
   end
   if refund == '1' then give_quota_back(r[4], read_account(r[4]), true, r[6]) end
   if due >= deadline then due = deadline - LAST_CALL end
   if due <= NOW and (delay > 0 or deadline <= NOW) then
-    redis.call('HSET', record, 'state', 'expired', 'ended_at', WALLS, 'cause', cause, 'code', code, 'enhanced', enhanced, 'words', words)
+    redis.call('HSET', record, 'state', 'expired', 'ended_at', WALL, 'cause', cause, 'code', code, 'enhanced', enhanced, 'words', words)
     finish(id, 'expired', false)
     return 1
   end
   redis.call('HSET', record, 'state', 'waiting', 'cause', cause, 'code', code, 'enhanced', enhanced, 'words', words)
   redis.call('HDEL', record, 'crashes')
-  gather('ZREM', P .. 'lease', id)
+  gather('ZREM', 'lease', id)
   if delay > 0 then
-    redis.call('HSET', record, 'due', n2s(due))
-    redis.call('ZADD', P .. 'scheduled', n2s(due), id)
+    redis.call('HSET', record, 'due', whole(due))
+    redis.call('ZADD', P .. 'scheduled', whole(due), id)
   else
     redis.call('HDEL', record, 'due')
     to_lane(id, r[4], r[5], not blamed)
@@ -151,7 +78,7 @@ verbs['end'] = function(id, fence)
     ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]
   i = i + 6
   if not holds(r, fence) then return r[2] == fence and r[1] == state and 1 or 0 end
-  redis.call('HSET', record, 'state', state, 'cause', cause, 'ended_at', WALLS, 'code', code, 'enhanced', enhanced, 'words', words)
+  redis.call('HSET', record, 'state', state, 'cause', cause, 'ended_at', WALL, 'code', code, 'enhanced', enhanced, 'words', words)
   note(id, history)
   finish(id, state, state == 'discarded')
   return 1
@@ -198,32 +125,6 @@ function verbs.withdraw(id, fence)
   return 1
 end
 
-function verbs.free(conversation, account)
-  local verdict, words, each, kept, at = ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4])
-  i = i + 5
-  keeps(account, string.match(conversation, '^(.*)%.%d+%.%d+$') or conversation, kept, at)
-  redis.call('ZREM', P .. 'troubled', conversation)
-  redis.call('ZREM', P .. 'unproven', conversation)
-  local answer = 1
-  if redis.call('ZREM', P .. 'sending:' .. account, conversation) == 1 then
-    if verdict == 'good' and went_well(account) then answer = 3 end
-    if verdict == 'bad' and went_badly(account, words) then answer = 2 end
-    if each ~= '0' then
-      local before = tonumber(redis.call('HGET', account_key(account), 'each') or each)
-      redis.call('HSET', account_key(account), 'each', math.floor((before + tonumber(each)) / 2))
-    end
-  end
-  if redis.call('HDEL', account_key(account), 'full', 'stalled') > 0 or answer == 3 then make_all_due(account) end
-  return answer
-end
-
-function verbs.keep(worker, account)
-  local kept, at = tonumber(ARGV[i]), tonumber(ARGV[i + 1])
-  i = i + 2
-  if keeps(account, worker, kept, at) then make_all_due(account) end
-  return 1
-end
-
 function verbs.park(account, state)
   local lasts, cause, words = tonumber(ARGV[i]), ARGV[i + 1], ARGV[i + 2]
   i = i + 3
@@ -248,7 +149,7 @@ function verbs.split(account)
 end
 
 function verbs.stall(account)
-  redis.call('HSET', account_key(account), 'stalled', n2s(NOW + STALL))
+  redis.call('HSET', account_key(account), 'stalled', NOW + STALL)
   return 1
 end
 
@@ -256,15 +157,9 @@ function verbs.wait(account)
   local till = NOW + tonumber(ARGV[i])
   i = i + 1
   if till > number(redis.call('HGET', account_key(account), 'hold')) then
-    redis.call('HSET', account_key(account), 'hold', n2s(till))
+    redis.call('HSET', account_key(account), 'hold', whole(till))
   end
   return 1
 end
 
-for _ = 1, tonumber(ARGV[1]) do
-  local verb, id, fence = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  i = i + 3
-  answers[#answers + 1] = verbs[verb](id, fence)
-end
-write_together()
-return answers
+return settle_all()
