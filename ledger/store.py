@@ -43,7 +43,7 @@ _READS = {"search", "facts", "preview", "look", "whole"}
 _WRITES = ("common", "clock")
 _GOVERNED = (*_WRITES, "accounts", "governor")
 _SHARED = {
-    "claim": (*_GOVERNED, "permits", "housekeeping"),
+    "claim": (*_GOVERNED, "housekeeping", "permits"),
     "settle": (*_GOVERNED, "health", "entries"),
     "usual": (*_WRITES, "accounts", "entries"),
     "login": (*_WRITES, "accounts"),

@@ -28,6 +28,7 @@ local function last_chance_is_taken(id, crashes)
     if reserved or held then
       redis.call('HSET', P .. 'delivery:' .. id, 'due', NOW + SECOND / 4)
       redis.call('ZADD', P .. 'scheduled', NOW + SECOND / 4, id)
+      heads = {}
       return true
     end
   end
@@ -43,6 +44,7 @@ local function look_at(id, account)
   seen[id] = true
   if tonumber(r[10]) <= NOW then
     expire(id)
+    heads = {}
   elseif not last_chance_is_taken(id, number(r[4])) then
     return { id, r }
   end
@@ -178,9 +180,12 @@ local function overflows(a, slow)
   return a.fallback and (a.overflow == 'slow' or (a.overflow == 'parked' and not slow))
 end
 
-local function keep_time(worker, looks_at) keep_fresh('timekeeper', worker .. '@' .. n2s(looks_at), 1.5 * SECOND) end
+local keeps_time = remembered[3]
+local function keep_time(worker, looks_at)
+  keeps_time = keep_fresh('timekeeper', worker .. '@' .. n2s(looks_at), 1.5 * SECOND)
+end
 local function timekeeper()
-  local worker, looks_at = string.match(fresh('timekeeper') or '', '^(.*)@(%d+)$')
+  local worker, looks_at = string.match(fresh(keeps_time) or '', '^(.*)@(%d+)$')
   return worker, number(looks_at)
 end
 
@@ -319,6 +324,7 @@ local AHEAD_OF_BULK = 9
 
 local serve
 function serve(account, class, share, most)
+  heads['due:u'], heads['due:b'] = nil, nil
   local due = P .. 'due:' .. class
   local function later(at) redis.call('ZADD', due, whole(at), account) end
   local a = read_account(account)
@@ -372,7 +378,7 @@ function serve(account, class, share, most)
 end
 
 local function pass(class, limit)
-  if limit <= 0 then return end
+  if limit <= 0 or head('due:' .. class) > NOW then return end
   local accounts = redis.call('ZRANGEBYSCORE', P .. 'due:' .. class, '-inf', NOW, 'LIMIT', 0, limit)
   local share = math.ceil(limit / math.max(1, #accounts))
   for _, account in ipairs(accounts) do
@@ -380,19 +386,6 @@ local function pass(class, limit)
     if left <= 0 then break end
     serve(account, class, math.min(share, left))
   end
-end
-
-local function next_due()
-  local soonest = nil
-  for _, key in ipairs({ 'due:u', 'due:b', 'scheduled', 'lease', 'deadline', 'parked' }) do
-    local first = redis.call('ZRANGE', P .. key, 0, 0, 'WITHSCORES')
-    if first[2] then
-      local at = tonumber(first[2])
-      if HOLD and key == 'lease' then at = math.max(at, HOLD) end
-      if not soonest or at < soonest then soonest = at end
-    end
-  end
-  return soonest
 end
 
 -- Somebody lowered the cap: those who keep connections would wait for each other.
@@ -416,23 +409,18 @@ local function answer_those_who_asked()
   end
 end
 
-reap()
-promote()
-expire_overdue()
-unpark()
-forget()
 answer_those_who_asked()
 if WANTED > 0 then
   -- Bulk that has been due for five seconds gets one turn before more urgent mail: never starved, never first.
-  local oldest = redis.call('ZRANGE', P .. 'due:b', 0, 0, 'WITHSCORES')
-  if oldest[2] and NOW - tonumber(oldest[2]) > 5000000 and WANTED > 1 then pass('b', 1) end
+  if NOW - head('due:b') > 5000000 and WANTED > 1 then pass('b', 1) end
   pass('u', WANTED - conversations)
   pass('b', WANTED - conversations)
 end
-local soonest = next_due()
-local wait = 1000000
-if soonest then wait = math.max(0, math.min(wait, soonest - NOW)) end
-if WANTED > 0 and soonest and soonest <= NOW and conversations > 0 then wake() end
+local lease_ends = head('lease')
+if HOLD then lease_ends = math.max(lease_ends, HOLD) end
+local soonest = math.min(head('due:u'), head('due:b'), head('scheduled'), lease_ends, head('deadline'), head('parked'))
+local wait = math.max(0, math.min(SECOND, soonest - NOW))
+if WANTED > 0 and soonest <= NOW and conversations > 0 then wake() end
 -- One idle worker watches the clock for all, the one that looks soonest; the others are its stand-ins.
 local keeper, looks_at = timekeeper()
 if conversations >= WANTED then -- no thread is free: somebody else must watch

@@ -18,9 +18,13 @@ local DUE = NOW -- since when that is due which is due now
 
 -- Redis lets keys expire by its own clock, however wrong. What must be fresh says itself how long it is, under names of
 -- its own: workers of before read other things under the plain ones.
-local function keep_fresh(key, value, lasts) redis.call('SET', P .. 'fresh:' .. key, value .. ' ' .. n2s(NOW + lasts)) end
-local function fresh(key, text)
-  text = text or redis.call('GET', P .. 'fresh:' .. key)
+-- Both answer or take the text that stands there, for those who read it together with other keys.
+local function keep_fresh(key, value, lasts)
+  local text = value .. ' ' .. n2s(NOW + lasts)
+  redis.call('SET', P .. 'fresh:' .. key, text)
+  return text
+end
+local function fresh(text)
   local value, till = string.match(text or '', '^(%S+) (%d+)$')
   return till and tonumber(till) > NOW and value or nil
 end
@@ -47,11 +51,14 @@ local function make_all_due(account)
 end
 
 -- After an outage nobody could renew: living workers get one lease (us) to say what they hold, and nothing is taken
--- from anybody before. Answers until when, or nil.
-local function holding(lease)
+-- from anybody before. `known` is what `holding` said until now. Answers until when, or nil.
+local function holding(lease, known)
   redis.call('SET', P .. 'tick', NOW)
-  if NOW - TICK > lease / 2 then redis.call('SET', P .. 'holding', NOW + lease) end
-  local till = tonumber(redis.call('GET', P .. 'holding') or 0)
+  local till = tonumber(known or 0)
+  if NOW - TICK > lease / 2 then
+    till = NOW + lease
+    redis.call('SET', P .. 'holding', till)
+  end
   return till > NOW and till or nil
 end
 

@@ -4,11 +4,26 @@ local WORKER, WANTED, BATCH, LEASE = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3
 local BOUND, CRASHES, KEPT, NAME = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
 vouched(tonumber(ARGV[9] or 0), tonumber(ARGV[10] or 0), tonumber(ARGV[11] or 0))
 local TO = NOW + LEASE
-local HOLD = holding(LEASE)
+-- What this script reads of what claims of before wrote down: outage, threads of the fleet, who watches the clock.
+local remembered = redis.call('MGET', P .. 'holding', P .. 'fresh:fleet', P .. 'fresh:timekeeper')
+local HOLD = holding(LEASE, remembered[1])
 
-local function reap()
-  if HOLD then return end
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'lease', '-inf', NOW, 'LIMIT', 0, BOUND)) do
+-- The earliest score in an index, read once while nothing changes it: mostly nothing is due anywhere.
+local heads = {}
+local function head(key)
+  if not heads[key] then
+    heads[key] = tonumber(redis.call('ZRANGE', P .. key, 0, 0, 'WITHSCORES')[2] or math.huge)
+  end
+  return heads[key]
+end
+local function due_in(key)
+  if head(key) > NOW then return {} end
+  heads = {} -- who works through one index changes others
+  return redis.call('ZRANGEBYSCORE', P .. key, '-inf', NOW, 'LIMIT', 0, BOUND)
+end
+
+if not HOLD then
+  for _, id in ipairs(due_in('lease')) do
     local record = P .. 'delivery:' .. id
     local r = redis.call('HMGET', record, 'state', 'account', 'class', 'conversation', 'on_unknown', 'attempt', 'fence', 'worker')
     redis.call('ZREM', P .. 'lease', id)
@@ -45,7 +60,8 @@ local function missed_slot(replay, account, interval, due)
 end
 
 -- What was tried or deferred before had its turn already: to the head of its lane, the earliest due first.
-local function promote()
+if head('scheduled') <= NOW then
+  heads = {}
   local due = redis.call('ZRANGEBYSCORE', P .. 'scheduled', '-inf', NOW, 'WITHSCORES', 'LIMIT', 0, BOUND)
   local again = {}
   for i = 1, #due, 2 do
@@ -75,37 +91,33 @@ local function expire(id)
   finish(id, 'expired', false)
 end
 
-local function expire_overdue()
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'deadline', '-inf', NOW, 'LIMIT', 0, BOUND)) do
-    if redis.call('HGET', P .. 'delivery:' .. id, 'state') == 'waiting' then
-      expire(id)
-    else -- an attempt is under way: its outcome decides, or the next look does
-      redis.call('ZADD', P .. 'deadline', TO, id)
-    end
+for _, id in ipairs(due_in('deadline')) do
+  if redis.call('HGET', P .. 'delivery:' .. id, 'state') == 'waiting' then
+    expire(id)
+  else -- an attempt is under way: its outcome decides, or the next look does
+    redis.call('ZADD', P .. 'deadline', TO, id)
   end
 end
 
 -- A parked account whose time has come is tried again: its first mail is the probe.
-local function unpark()
-  for _, account in ipairs(redis.call('ZRANGEBYSCORE', P .. 'parked', '-inf', NOW, 'LIMIT', 0, BOUND)) do
-    redis.call('ZREM', P .. 'parked', account)
-    if redis.call('HGET', account_key(account), 'state') == 'parked' then make_ready(account, true) end
-  end
+for _, account in ipairs(due_in('parked')) do
+  redis.call('ZREM', P .. 'parked', account)
+  if redis.call('HGET', account_key(account), 'state') == 'parked' then make_ready(account, true) end
 end
 
 -- What is over is forgotten after its tenant's time, and counted.
-local function forget()
-  if redis.call('HGET', P .. 'keep', '') ~= ARGV[7] then redis.call('HSET', P .. 'keep', '', KEPT) end
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'forget', '-inf', NOW, 'LIMIT', 0, BOUND)) do
-    redis.call('ZREM', P .. 'forget', id)
-    local r = redis.call('HMGET', P .. 'delivery:' .. id, 'state', 'provider_id')
-    if r[1] == 'sent' or r[1] == 'discarded' then
-      gather('ZREM', 'ended:' .. r[1], id)
-      gather('UNLINK', '', P .. 'delivery:' .. id)
-      gather('UNLINK', '', P .. 'history:' .. id)
-      gather('UNLINK', '', P .. 'payload:' .. id)
-      if r[2] and redis.call('HGET', P .. 'provider', r[2]) == id then gather('HDEL', 'provider', r[2]) end
-      redis.call('HINCRBY', P .. 'forgotten', r[1], 1)
-    end
+if redis.call('HGET', P .. 'keep', '') ~= ARGV[7] then redis.call('HSET', P .. 'keep', '', KEPT) end
+local forgotten = {}
+for _, id in ipairs(due_in('forget')) do
+  gather('ZREM', 'forget', id)
+  local r = redis.call('HMGET', P .. 'delivery:' .. id, 'state', 'provider_id')
+  if r[1] == 'sent' or r[1] == 'discarded' then
+    gather('ZREM', 'ended:' .. r[1], id)
+    gather('UNLINK', '', P .. 'delivery:' .. id)
+    gather('UNLINK', '', P .. 'history:' .. id)
+    gather('UNLINK', '', P .. 'payload:' .. id)
+    if r[2] and redis.call('HGET', P .. 'provider', r[2]) == id then gather('HDEL', 'provider', r[2]) end
+    forgotten[r[1]] = (forgotten[r[1]] or 0) + 1
   end
 end
+for state, count in pairs(forgotten) do redis.call('HINCRBY', P .. 'forgotten', state, count) end

@@ -46,14 +46,14 @@ end
 
 -- How many threads all living workers have together.
 local function fleet()
-  local known = fresh('fleet')
+  local known = fresh(remembered[2])
   if known then return tonumber(known) end
   local total = 0
   redis.call('ZREMRANGEBYSCORE', P .. 'workers', '-inf', NOW - 60 * SECOND)
   for _, worker in ipairs(redis.call('ZRANGEBYSCORE', P .. 'workers', NOW, '+inf', 'LIMIT', 0, 1000)) do
     total = total + number(redis.call('HGET', P .. 'worker:' .. worker, 'threads'))
   end
-  keep_fresh('fleet', total, 2 * SECOND)
+  remembered[2] = keep_fresh('fleet', total, 2 * SECOND)
   return total
 end
 

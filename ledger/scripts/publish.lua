@@ -5,7 +5,7 @@
 -- Answers per event: {'new' | 'duplicate' | 'conflict' | 'busy', event id, delivery ids...}, or
 -- {'spent', event id, number of the allowance, seconds until it is free}.
 local function memory_is_short(text)
-  local known = fresh('memory', text)
+  local known = fresh(text)
   if known then return known == 'short' end
   local info = redis.call('INFO', 'memory')
   local used = tonumber(string.match(info, 'used_memory:(%d+)'))
@@ -130,7 +130,8 @@ local function publish_one(e)
   end
   e.not_before = e.not_before ~= '0' and tonumber(e.not_before) + REAL_AHEAD or 0 -- publishers' times are WALL's
   e.deadline = math.max(REAL, e.not_before) + tonumber(e.lifetime)
-  if e.expiry ~= '0' then e.deadline = math.min(e.deadline, tonumber(e.expiry) + REAL_AHEAD) end
+  local expiry = tonumber(e.expiry)
+  if expiry > 0 then e.deadline = math.min(e.deadline, expiry + REAL_AHEAD) end
   return accept(e)
 end
 

@@ -3,7 +3,7 @@
 until_somebody_looks()
 local TO = NOW + tonumber(ARGV[1])
 local worker, count = ARGV[2], tonumber(ARGV[4])
-holding(tonumber(ARGV[1]))
+holding(tonumber(ARGV[1]), redis.call('GET', P .. 'holding'))
 redis.call('ZADD', P .. 'workers', TO, worker)
 redis.call('HSET', P .. 'worker:' .. worker, 'threads', ARGV[3], 'seen', NOW, 'conversations', count)
 redis.call('EXPIRE', P .. 'worker:' .. worker, 86400)
