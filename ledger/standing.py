@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-# As in scripts/governor.lua.
+# As in scripts/health.lua and scripts/governor.lua.
 FLOOR, CEILING, RECOVERY = 0.05, 1.0, 0.01
 _LENGTHS = {"hour": 3600.0, "day": 86_400.0}
 

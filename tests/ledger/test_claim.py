@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import pytest
 
-from postier.ledger.entries import back
+from postier.ledger.entries import Reply, back, free, mark, sent
 from postier.ledger.replay import Replays
 from tests.ledger.kit import (
     LEASE,
@@ -397,3 +398,37 @@ def test_names_that_workers_of_before_read_otherwise_stay_theirs(ledger: Ledger)
     names = {key.decode().removeprefix(ledger.store.prefix) for key in ledger.store.redis.scan_iter(count=1000)}
     assert "fresh:fleet" in names
     assert not names & {"fleet", "memory", "timekeeper", "hold"}
+
+
+@pytest.mark.parametrize("verdict", ["good", "none", "bad"])
+def test_entries_of_all_kinds_may_stand_in_one_call(
+    ledger: Ledger, verdict: Literal["good", "none", "bad"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+    run = ledger.store.run
+
+    def watched(script: str, args: Sequence[Any]) -> Any:
+        ran.append(script)
+        return run(script, args)
+
+    ledger.publish()
+    ledger.publish()
+    worker = ledger.worker()
+    (handed,) = worker.claim(1, 2)[1]
+    first, second = handed.deliveries
+    monkeypatch.setattr(ledger.store, "run", watched)
+    assert worker.settle([mark(first), mark(second), ok(first)]) == [1, 1, 1]
+    assert worker.settle([mark(second), later(second)]) == [1, 1]
+    assert worker.settle([free(handed.name, handed.account, verdict)]) == [1]
+    assert ran == ["usual", "settle", "settle" if verdict == "bad" else "usual"]
+    assert ledger.state(first.id) == "sent"
+    assert ledger.state(second.id) == "waiting"
+
+
+def test_a_sent_mail_without_a_providers_id_shows_none(ledger: Ledger) -> None:
+    ledger.publish()
+    worker = ledger.worker()
+    held = take_one(worker)
+    assert worker.settle([sent(held.id, held.fence, Reply(250), provider_id=None, took=1)]) == [1]
+    assert "provider_id" not in ledger.status(held.id).facts
+    assert ledger.status(held.id).words == ""
