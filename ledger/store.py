@@ -37,7 +37,10 @@ _SURELY_OPEN = 0.05  # seconds: no server that was left so shortly ago is back a
 Argument = str | bytes | int | float
 
 # Everything but publish must still run when memory is full, or nothing could drain.
-_DRAINS = {"claim", "settle", "usual", "renew", "manage", "configure", "login", "replay", "records", "repair", "dataset", "tidy"}
+_DRAINS = {
+    "claim", "settle", "usual", "renew", "manage", "configure", "login", "replay", "records", "repair", "dataset",
+    "tidy",
+}  # fmt: skip
 _READS = {"search", "facts", "preview", "look", "whole"}
 # What stands in front of each script; those that only read take the common part alone.
 _WRITES = ("common", "clock")

@@ -19,8 +19,8 @@
 --   stall (id: account, fence: '')          a conversation hangs: begin no other for a while
 --   wait  (id: account, fence: '') hold (us) begin nothing before
 -- Repeating a settled entry is safe: it answers 1 again.
--- Here is what nearly all entries are; for the rest see settle.lua. A script takes no more than it needs: making a
--- function anew for every call costs as much as an entry.
+-- Here is what nearly all entries are; the others are in settle.lua. A script has no function it does not need: each is
+-- made anew with every call, and every few of them cost as much as a command.
 local answers = {}
 local i = 2
 until_somebody_looks()
