@@ -38,5 +38,5 @@ def seal_payload(sealer: Sealer, delivery_id: str, payload: Payload) -> bytes:
 def open_payload(sealer: Sealer, delivery_id: str, sealed: bytes) -> Payload:
     """Open again. Raises Unsealable, or ValueError when the content is not ours."""
     head, _, data = sealer.open(sealed, delivery_id.encode()).partition(b"\n")
-    address, name, locale, reply_to = from_json(head)
+    address, name, locale, reply_to = from_json(head, cache_strings="keys")
     return Payload(data, Reader(address, name, locale), reply_to)

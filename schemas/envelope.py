@@ -86,7 +86,8 @@ class Envelope(BaseModel):
 
     __slots__ = ("_body",)
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", hide_input_in_errors=True)
+    # Addresses and links come once: kept in a cache they would only fill the memory.
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", hide_input_in_errors=True, cache_strings="keys")
 
     id: EventId = Field(default_factory=new_event_id)
     kind: Annotated[str, OneLine(64, blank=False)]

@@ -64,7 +64,8 @@ class Part(BaseModel):
     # Not a field, nor copied with them: a copy, and one made without checks, has none.
     __slots__ = ("_as_checked",)
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", hide_input_in_errors=True)
+    # Addresses and links come once: kept in a cache they would only fill the memory.
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", hide_input_in_errors=True, cache_strings="keys")
 
     def model_post_init(self, context: Any, /) -> None:
         # Called when a validation has made this part; a validator would also see parts that others only hand in.
