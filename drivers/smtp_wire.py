@@ -198,8 +198,6 @@ class Conversation:
                 if refusal_of_all is not None or (transaction.answered == total - 1 and not transaction.accepted):
                     break  # nothing more was written ahead, so nothing more need be said
                 session.send(*self._window(transaction, session))
-                if session.pipelining and session.uses > 1:  # it is known to answer
-                    transaction.email.handing_over_soon()
             if session.odd:
                 self._expect_reset(session)
             reply = session.reply()

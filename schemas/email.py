@@ -34,8 +34,6 @@ class Email:
 
     `handing_over()` must be called by drivers that set `announces_handover`, exactly once, when the very next octet
     sent may make the provider own the mail. It may raise: then nothing may be sent and the error must pass through.
-    `handing_over_soon()` may be called before, when the body will follow at once on what the other side is being asked:
-    what has to be written down is written meanwhile. It never raises, and calling it again is safe.
     """
 
     delivery_id: str
@@ -53,4 +51,3 @@ class Email:
     smtputf8: bool = False
     wire_safe: bool = False
     handing_over: Callable[[], None] = field(default=_nothing, repr=False, compare=False)
-    handing_over_soon: Callable[[], None] = field(default=_nothing, repr=False, compare=False)

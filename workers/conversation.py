@@ -55,11 +55,6 @@ def _mails(deliveries: Iterable[Claimed]) -> deque[Mail]:
     return deque(tuple(mail) for mail in mails)
 
 
-def _may_be_marked_ahead(mail: Mail) -> bool:
-    """Whether a worker that dies with it marked has nobody asked about it."""
-    return all(delivery.on_unknown == "resend" and not delivery.crashes for delivery in mail)
-
-
 class Conversation:
     """Mails of one account that one thread works through, and the outcomes it still owes the ledger.
 
@@ -142,20 +137,6 @@ class Conversation:
             self._unstarted = deque(mail for mail in kept if mail)
             self._ahead.clear()
 
-    def hand_over_soon(self, mail: Mail) -> None:
-        """Write `sending` while the server still answers, where a doubt would cost nobody a question. Never raises."""
-        now = time.monotonic()
-        if not _may_be_marked_ahead(mail) or any(self._ahead.get(delivery.id, 0.0) > now for delivery in mail):
-            return
-        try:
-            answers = self._mark(mail)
-        except LedgerUnavailable:
-            return  # hand_over says so
-        with self._lock:
-            for delivery, answer in zip(mail, answers, strict=True):
-                if answer == OK:
-                    self._ahead[delivery.id] = now + _FRESH
-
     def hand_over(self, mail: Mail) -> None:
         """Write `sending`. Raises Withdrawn, or LedgerUnavailable when nobody can write it: nothing may leave then."""
         now = time.monotonic()
@@ -214,7 +195,8 @@ class Conversation:
         pace = self._pace()
         with self._lock:
             following = list(islice(self._unstarted, min(_AHEAD, int(_MOMENT / pace)) if pace else 0))
-        return [delivery for mail in takewhile(_may_be_marked_ahead, following) for delivery in mail]
+        certain = takewhile(lambda mail: all(d.on_unknown == "resend" and not d.crashes for d in mail), following)
+        return [delivery for mail in certain for delivery in mail]
 
     def was_handed_over(self, mail: Mail) -> bool:
         """Whether `sending` was, or may have been, written for this mail."""

@@ -79,7 +79,6 @@ class Deliverer:
             stamp = Stamp(
                 kind=first.kind, tenant=first.tenant, delivery_id=first.id, message_id=first.message_id,
                 reply_to=payloads[0].reply_to, handing_over=partial(conversation.hand_over, mail),
-                handing_over_soon=partial(conversation.hand_over_soon, mail),
             )  # fmt: skip
             if len(mail) == 1:
                 return way.renderer.render(event, recipient=payloads[0].recipient, **stamp)

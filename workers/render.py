@@ -43,7 +43,6 @@ class Stamp(TypedDict, total=False):
     reply_to: str | None
     date: float | None
     handing_over: Callable[[], None]
-    handing_over_soon: Callable[[], None]
 
 
 def _nothing() -> None:
@@ -121,7 +120,6 @@ class Renderer:
         reply_to: str | None = None,
         date: float | None = None,
         handing_over: Callable[[], None] = _nothing,
-        handing_over_soon: Callable[[], None] = _nothing,
     ) -> Email:
         templates = templates_for(kind, getattr(reader, "locale", None), self._account.locale)
         subject, text, html = write(templates, event, reader, self._brand)
@@ -160,7 +158,6 @@ class Renderer:
             smtputf8=not (head.isascii() and all(map(str.isascii, recipients))),
             wire_safe=True,  # by construction: headers are checked lines, bodies are encoded
             handing_over=handing_over,
-            handing_over_soon=handing_over_soon,
         )
 
     def _on_behalf(self, event: ContactForm, locale: str) -> Mailbox:

@@ -126,28 +126,6 @@ def test_the_hand_over_is_announced_once_after_354_and_before_the_first_octet(ex
     assert told[-2:] == ["handing over 2", "body"]
 
 
-def test_the_hand_over_is_prepared_while_a_known_server_answers() -> None:
-    told: list[str] = []
-
-    def rcpt(peer: Peer, line: str) -> str:
-        if "r2@" in line:
-            wait_for(lambda: "soon" in told)  # it is told before this server answers anything about the second mail
-        return "250 Ok"
-
-    with ScriptedServer(polite(extensions=PIPELINING, RCPT=rcpt)) as server, opened(server.port) as driver:
-        for number in (1, 2):
-            driver.send(
-                mail(
-                    number,
-                    f"r{number}@example.com",
-                    handing_over=lambda number=number: told.append(f"now {number}"),
-                    handing_over_soon=lambda: told.append("soon"),
-                )
-            )
-
-    assert told == ["now 1", "soon", "now 2"]
-
-
 @BOTH
 def test_a_hand_over_that_fails_sends_nothing_more_and_passes_through(extensions: Extensions) -> None:
     class LeaseLost(Exception):

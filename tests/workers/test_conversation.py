@@ -153,38 +153,6 @@ def test_what_is_being_given_back_by_another_thread_does_not_leave(ledger: Ledge
     ten.conversation.stop()
 
 
-def test_a_mark_made_while_the_server_answers_is_not_made_again(ledger: Ledger, ten: Play) -> None:
-    mail = ten.conversation.next()
-    assert mail is not None
-    ten.conversation.hand_over_soon(mail)
-    ten.conversation.hand_over_soon(mail)
-    assert ledger.state(mail[0].id) == "sending"
-
-    ten.conversation.hand_over(mail)
-
-    assert ten.wire.round_trips == [1]
-
-
-def test_a_kind_that_is_held_for_a_person_is_not_marked_while_the_server_answers(ledger: Ledger) -> None:
-    ledger.publish(data_change())
-    held = Play(ledger)
-    mail = held.conversation.next()
-    assert mail is not None
-    held.conversation.hand_over_soon(mail)
-    held.settler.close()
-    assert ledger.state(mail[0].id) == "leased"
-
-
-def test_a_mail_that_may_not_leave_is_found_out_by_the_hand_over_alone(ledger: Ledger, ten: Play) -> None:
-    mail = ten.conversation.next()
-    assert mail is not None
-    ledger.store.redis.hincrby(ledger.store.key(f"delivery:{mail[0].id}"), "fence", 1)  # another worker has it
-    ten.conversation.hand_over_soon(mail)
-
-    with pytest.raises(Withdrawn):
-        ten.conversation.hand_over(mail)
-
-
 def test_what_was_marked_ahead_asks_again_after_a_lease_was_lost(ledger: Ledger, ten: Play) -> None:
     ten.send(2)
     key = ledger.store.key(f"delivery:{ten.ids[2]}")
