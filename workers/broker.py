@@ -30,7 +30,6 @@ from postier.workers.settler import Settler
 QUEUE = "lanes"
 ACTOR = "deliver"
 _HOUSEKEEPING_SECONDS = 1.0
-_TICK = 0.001  # seconds: Redis waits no shorter, and for ever when asked for none
 # Without progress for so long (seconds) a conversation's thread is replaced; and its account gets no other meanwhile.
 _LATE_SECONDS = 0.2
 _STALLED_SECONDS = 1.0
@@ -79,6 +78,7 @@ class LaneBroker(Broker):
         self._lock = threading.Lock()
         self._conversations: dict[str, Conversation] = {}
         self._at_work = threading.Event()
+        self._waiting_for_work = threading.Event()
         self._closed = threading.Event()
         self._helpers: list[threading.Thread] = []
 
@@ -160,29 +160,47 @@ class LaneBroker(Broker):
         log().info("worker.draining", worker=self.claims.worker, conversations=len(conversations))
 
     def idle(self, seconds: float) -> bool:
-        """Wait for a change, a wake-up from the ledger or the time; True when there was a change.
-
-        A process that can begin nothing leaves the wake-ups to the next idle one. Raises LedgerUnavailable.
-        """
-        if self.free_threads > 0 and not self.draining and not self._wants_more and seconds > _TICK:
-            return self.claims.store.wait_for_wake(seconds, self.claims.worker) != ""
+        """Wait for a change, a wake-up from the ledger or the time; True when there was a change."""
+        if self.free_threads > 0 and not self.draining:
+            self._waiting_for_work.set()
         changed = self.something_changed.wait(seconds)
+        self._waiting_for_work.clear()
         self.something_changed.clear()
         return changed
 
     def close(self) -> None:
         """Stop the helper threads. Calling twice is safe."""
         self._closed.set()
+        self._waiting_for_work.set()
         self._at_work.set()
         self._put(self.connections.all_closed())
         self.settler.close()
 
     def _start_helpers(self) -> None:
         if not self._helpers:
-            for target in (self._renew, self._watch):
+            for target in (self._listen, self._renew, self._watch):
                 thread = threading.Thread(target=target, name=f"postier-{target.__name__}", daemon=True)
                 self._helpers.append(thread)
                 thread.start()
+
+    def _listen(self) -> None:
+        """Wait for wake-ups, but only while this process could use one: the next idle one must get it otherwise.
+
+        One that is meant for this process alone is about connections it keeps; the next claim says more.
+        """
+        store = self.claims.store
+        while not self._closed.is_set():
+            if not self._waiting_for_work.wait(1.0):
+                continue
+            try:
+                woken = store.wait_for_wake(2.0, self.claims.worker)
+                if woken:
+                    if woken == "anybody" and (self.free_threads <= 0 or self.draining):
+                        store.wake()
+                        self._closed.wait(0.02)
+                    self.something_changed.set()
+            except LedgerUnavailable:
+                self._closed.wait(1.0)
 
     def _renew(self) -> None:
         """Keep the leases of what is really held, apart from the sending threads."""
@@ -240,11 +258,11 @@ class LaneConsumer(Consumer):
         pause = self._next_look - now
         if broker.draining or (broker.free_threads <= 0 and now - self._looked < _HOUSEKEEPING_SECONDS):
             pause = _HOUSEKEEPING_SECONDS
+        if pause > 0 and not broker.idle(min(pause, self._timeout)):
+            return None
+        if broker.draining:
+            return None
         try:
-            if pause > 0 and not broker.idle(min(pause, self._timeout)):
-                return None
-            if broker.draining:
-                return None
             wait, conversations = broker.claim()
         except LedgerUnavailable as error:
             raise ConnectionClosed(error) from None
