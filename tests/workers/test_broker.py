@@ -79,3 +79,10 @@ def test_idle_worker_threads_sleep_and_still_end_at_once(broker: LaneBroker) -> 
     worker.stop(timeout=10_000)
     assert time.monotonic() - began < 5
     assert not any(thread.is_alive() for thread in worker.workers)
+
+
+def test_a_paced_account_is_looked_at_on_time(broker: LaneBroker) -> None:
+    began = time.monotonic()
+    for _ in range(20):
+        broker.idle(0.005)  # Redis itself would end so short a wait up to a tenth of a second late
+    assert time.monotonic() - began < 0.6
