@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib import resources
-from typing import Any, Literal
+from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
@@ -140,7 +140,7 @@ class Store:
         # Looks at every new connection before it is used; raises when this is not the ledger that was here before.
         self.guard: Callable[[Any], None] | None = None
         self.lost_connections = 0
-        self._timeout = timeout
+        self.timeout = timeout
         self._idle: list[tuple[Any, float]] = []  # connections, and when each was used last (monotonic)
         self._pid = os.getpid()
         self.url = url
@@ -200,7 +200,7 @@ class Store:
             try:
                 connection, used = self._idle.pop()
             except IndexError:
-                return self._new_connection()
+                return self.new_connection()
             if time.monotonic() - used < _SURELY_OPEN:
                 return connection
             try:
@@ -211,13 +211,14 @@ class Store:
             self.lost_connections += 1
             connection.disconnect()
 
-    def _new_connection(self) -> Any:
+    def new_connection(self) -> Any:
+        """One that the guard has looked at; the caller closes it. Raises the client library's errors."""
         # Not the pool's: that one counts every connection it ever made, and makes none after a hundred failures.
         pool = self.redis.connection_pool
         connection = pool.connection_class(**pool.connection_kwargs)
         try:
             connection.connect()
-            let_the_kernel_wait(connection._sock, self._timeout)
+            let_the_kernel_wait(connection._sock, self.timeout)
             if self.guard is not None:
                 self.guard(connection)
         except BaseException:
@@ -237,20 +238,6 @@ class Store:
         """
         with translated():
             return int(self.redis.get(self.key("clock")) or 0)
-
-    def wait_for_wake(self, seconds: float, worker: str) -> Literal["anybody", "worker", ""]:
-        """Block until the ledger says that something is due for anybody, or for this worker; '' after `seconds`."""
-        own = self.key(f"wake:{worker}")
-        with translated():
-            woken = self._call("BLPOP", own, self.key("wake"), min(seconds, self._timeout / 2))
-        if woken is None:
-            return ""
-        return "worker" if woken[0].decode() == own else "anybody"
-
-    def wake(self) -> None:
-        """Pass a wake-up on to another worker."""
-        with translated():
-            self.redis.lpush(self.key("wake"), "1")
 
     def close(self) -> None:
         """Close all connections. Calling twice is safe."""

@@ -21,6 +21,7 @@ from dramatiq.worker import Worker
 
 from postier.ledger.claims import Claims
 from postier.ledger.entries import Entry, Handed, stall
+from postier.ledger.wakes import Wakes
 from postier.schemas.errors import LedgerUnavailable
 from postier.settings.logs import log
 from postier.workers.connections import Connections, Keeper, Nobody
@@ -74,11 +75,10 @@ class LaneBroker(Broker):
         self.seconds = seconds
         self.draining = False
         self._wants_more = False  # whether the last claim was cut short by the threads there were
-        self.something_changed = threading.Event()
+        self.wakes = Wakes(claims.store, claims.worker)
         self._lock = threading.Lock()
         self._conversations: dict[str, Conversation] = {}
         self._at_work = threading.Event()
-        self._waiting_for_work = threading.Event()
         self._closed = threading.Event()
         self._helpers: list[threading.Thread] = []
 
@@ -106,6 +106,10 @@ class LaneBroker(Broker):
         """How many conversations may begin."""
         held = len(self._conversations)
         return min(self.threads - held + len(self._stalled), self.threads + self.spare - held)
+
+    @property
+    def _may_begin(self) -> bool:
+        return self.free_threads > 0 and not self.draining
 
     @property
     def is_idle(self) -> bool:
@@ -141,11 +145,12 @@ class LaneBroker(Broker):
             self._conversations.pop(conversation.name, None)
             self._stalled.discard(conversation.name)
         if self._wants_more:
-            self.something_changed.set()
+            self.wakes.ring()
 
     def drain(self, worker: Worker) -> None:
         """Start nothing more and give everything unstarted back now."""
         self.draining = True
+        self.wakes.ring()
         unstarted = [item.message for item in iter_queue(worker.work_queue)]
         with self._lock:
             conversations = list(self._conversations.values())
@@ -161,46 +166,24 @@ class LaneBroker(Broker):
 
     def idle(self, seconds: float) -> bool:
         """Wait for a change, a wake-up from the ledger or the time; True when there was a change."""
-        if self.free_threads > 0 and not self.draining:
-            self._waiting_for_work.set()
-        changed = self.something_changed.wait(seconds)
-        self._waiting_for_work.clear()
-        self.something_changed.clear()
+        changed = self.wakes.wait(seconds, listen=self._may_begin)
+        if not self._may_begin:
+            self.wakes.pass_on()
         return changed
 
     def close(self) -> None:
         """Stop the helper threads. Calling twice is safe."""
         self._closed.set()
-        self._waiting_for_work.set()
         self._at_work.set()
         self._put(self.connections.all_closed())
         self.settler.close()
 
     def _start_helpers(self) -> None:
         if not self._helpers:
-            for target in (self._listen, self._renew, self._watch):
+            for target in (self._renew, self._watch):
                 thread = threading.Thread(target=target, name=f"postier-{target.__name__}", daemon=True)
                 self._helpers.append(thread)
                 thread.start()
-
-    def _listen(self) -> None:
-        """Wait for wake-ups, but only while this process could use one: the next idle one must get it otherwise.
-
-        One that is meant for this process alone is about connections it keeps; the next claim says more.
-        """
-        store = self.claims.store
-        while not self._closed.is_set():
-            if not self._waiting_for_work.wait(1.0):
-                continue
-            try:
-                woken = store.wait_for_wake(2.0, self.claims.worker)
-                if woken:
-                    if woken == "anybody" and (self.free_threads <= 0 or self.draining):
-                        store.wake()
-                        self._closed.wait(0.02)
-                    self.something_changed.set()
-            except LedgerUnavailable:
-                self._closed.wait(1.0)
 
     def _renew(self) -> None:
         """Keep the leases of what is really held, apart from the sending threads."""
@@ -237,7 +220,7 @@ class LaneBroker(Broker):
                 self.settler.put([stall(account) for account in sorted(stalled)])
             told_of = stalled
             if changed:
-                self.something_changed.set()
+                self.wakes.ring()
             if not self._at_work.is_set():
                 self._at_work.wait()
 
@@ -290,12 +273,13 @@ class LaneConsumer(Consumer):
             self.ack(message)
 
     def close(self) -> None:
-        """Give back what was claimed but not handed out."""
+        """Give back what was claimed but not handed out, and stop listening."""
         while self._ready:
             try:
                 self._broker.finish(self._ready.popleft())
             except LedgerUnavailable:
                 continue  # the leases run out by themselves
+        self._broker.wakes.close()
 
 
 class _DrainOnShutdown(Middleware):

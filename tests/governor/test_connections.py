@@ -129,7 +129,7 @@ def test_who_keeps_the_connection_sends_over_it_and_who_has_no_thread_closes_it(
     one_by(first)
     ledger.publish_many(1, "main")
     assert second.claim() == []
-    assert ledger.store.wait_for_wake(1, "first") == "worker"
+    assert ledger.store.redis.lpop(ledger.store.key("wake:first")) == b"1", "it is asked"
     assert [item.account for item in first.claim()] == ["main"], "it has the connection"
     first.connect(0)
     first.end(0, stays=True)

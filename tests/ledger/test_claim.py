@@ -383,8 +383,7 @@ def test_who_leaves_the_nearest_due_time_behind_watches_for_it(make_ledger: Make
 def test_a_publish_leaves_a_wake_up_and_never_more_than_two(ledger: Ledger) -> None:
     for _ in range(10):
         ledger.publish()
-    assert ledger.store.wait_for_wake(1.0, "w1") == "anybody"
-    assert ledger.store.redis.llen(ledger.store.key("wake")) <= 1
+    assert 1 <= ledger.store.redis.llen(ledger.store.key("wake")) <= 2
 
 
 def test_names_that_workers_of_before_read_otherwise_stay_theirs(ledger: Ledger) -> None:

@@ -86,3 +86,19 @@ def test_a_paced_account_is_looked_at_on_time(broker: LaneBroker) -> None:
     for _ in range(20):
         broker.idle(0.005)  # Redis itself would end so short a wait up to a tenth of a second late
     assert time.monotonic() - began < 0.6
+
+
+def test_a_wake_up_is_left_to_others_when_the_threads_went_meanwhile(
+    broker: LaneBroker, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.redis.lpush(store.key("wake"), "1")
+    wait = broker.wakes.wait
+
+    def wait_while_threads_go(seconds: float, *, listen: bool) -> bool:
+        woken = wait(seconds, listen=listen)
+        broker.threads = 0
+        return woken
+
+    monkeypatch.setattr(broker.wakes, "wait", wait_while_threads_go)
+    assert broker.idle(5)
+    assert store.redis.llen(store.key("wake")) == 1
