@@ -13,10 +13,14 @@ from pathlib import Path
 from typing import Literal
 
 import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import BusyLoadingError
+from redis.retry import Retry
 
 from postier.schemas.errors import ConfigurationError
 
 _START_SECONDS = 15.0
+_LOAD_SECONDS = 900.0  # a million records take half a minute on a slow machine
 _STOP_SECONDS = 10.0
 # The wheel's server runs on glibc's own allocator, which slows down as the ledger grows: a publish cost 33 us at first
 # and 100 us with 40,000 records behind it; 55 us with room for what was freed. Servers of distributions have jemalloc.
@@ -93,16 +97,19 @@ class EmbeddedServer:
         return self
 
     def _wait_until_it_answers(self) -> None:
-        deadline = time.monotonic() + _START_SECONDS
+        began = time.monotonic()
+        patience = _START_SECONDS
         while True:
             if self._process is None or self._process.poll() is not None:
                 raise ConfigurationError(f"the Redis server did not start: see {self.folder / 'server.log'}")
             try:
-                with redis.Redis(port=self.port, socket_timeout=1) as client:
+                with redis.Redis(port=self.port, socket_timeout=1, retry=Retry(NoBackoff(), 0)) as client:
                     client.ping()
                     return
-            except redis.RedisError:
-                if time.monotonic() > deadline:
+            except redis.RedisError as error:
+                if isinstance(error, BusyLoadingError):
+                    patience = _LOAD_SECONDS
+                if time.monotonic() > began + patience:
                     self.kill()
                     raise ConfigurationError("the Redis server does not answer") from None
                 time.sleep(0.01)

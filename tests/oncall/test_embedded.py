@@ -7,9 +7,10 @@ import signal
 from pathlib import Path
 
 import pytest
+import redis
 
 from postier.ledger import embedded
-from postier.ledger.embedded import EmbeddedServer
+from postier.ledger.embedded import EmbeddedServer, find_server
 
 
 def test_a_server_that_does_not_listen_to_sigterm_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,3 +26,18 @@ def test_a_server_that_does_not_listen_to_sigterm_is_killed(tmp_path: Path, monk
     assert server.pid is None
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_a_server_that_still_reads_its_data_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, slow = tmp_path / "data", tmp_path / "slow-server"
+    slow.write_text(f'#!/bin/sh\nexec "{find_server()}" "$@" --key-load-delay 200\n')  # microseconds
+    slow.chmod(0o700)
+    with EmbeddedServer(data, fsync="no") as server, redis.Redis(port=server.port) as client:
+        pipe = client.pipeline(transaction=False)
+        for number in range(12_000):  # it answers after every 1,024 commands
+            pipe.set(f"key{number}", "x")
+        pipe.execute()
+    monkeypatch.setattr(embedded, "_START_SECONDS", 0.2)
+
+    with EmbeddedServer(data, fsync="no", binary=str(slow)) as server, redis.Redis(port=server.port) as client:
+        assert client.dbsize() == 12_000
