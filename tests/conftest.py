@@ -13,10 +13,13 @@ from postier.ledger.embedded import EmbeddedServer
 from postier.ledger.store import Store
 from postier.settings.seal import Sealer
 
+PATIENCE = 30.0
+"""Seconds that a test waits for what has to come: no promise of ours, only what a slow and busy machine never needs."""
+
 _numbers = itertools.count(1)
 
 
-def until(condition: Callable[[], object], seconds: float = 10.0, *, what: str = "the condition") -> None:
+def until(condition: Callable[[], object], seconds: float = PATIENCE, *, what: str = "the condition") -> None:
     """Wait until `condition` holds; fail the test when it does not within `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -43,7 +43,7 @@ def postfix_server(files: Files, submission: tuple[Dovecot, Inbox]) -> Iterator[
 @contextlib.contextmanager
 def npm_with_password(files: Files) -> Iterator[MailServer]:
     with npm_server(files, ["PLAIN", "LOGIN"], user=USER, password=PASSWORD) as running:
-        yield MailServer(running.starttls, running.tls, taken(lambda: running.mails), "credentials invalid")
+        yield MailServer(running.starttls, running.tls, taken(running.mails), "credentials invalid")
 
 
 @contextlib.contextmanager

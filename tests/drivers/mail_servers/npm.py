@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import itertools
 import json
 import queue
 import shutil
@@ -17,22 +18,42 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import PATIENCE, until
 from tests.drivers.conftest import Files
 from tests.drivers.ports import free_port
 
 ROOT = Path(__file__).parents[3]
 VERSION = "3.21.6"
+_numbers = itertools.count(1)
 
 
 @dataclass
 class NpmServer:
-    """A running server: its ports, the mails it took, for whom, and what it was shown by those who logged in."""
+    """A running server: its ports, and what it tells us, line by line and in the order it happened."""
 
+    process: subprocess.Popen[str]
     starttls: int
     tls: int
-    mails: list[bytes] = field(default_factory=list)
-    recipients: list[list[str]] = field(default_factory=list)
-    logins: list[str] = field(default_factory=list)
+    told: list[dict[str, Any]] = field(default_factory=list)
+
+    def mails(self) -> list[bytes]:
+        return [base64.b64decode(mail) for mail in self._heard("mail")]
+
+    def recipients(self) -> list[list[str]]:
+        return self._heard("recipients")
+
+    def logins(self) -> list[str]:
+        """What it was shown by those who logged in."""
+        return self._heard("login")
+
+    def _heard(self, what: str) -> list[Any]:
+        """All of it, up to now: the server repeats our line behind whatever happened before."""
+        ours = str(next(_numbers))
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{ours}\n")
+        self.process.stdin.flush()
+        until(lambda: {"asked": ours} in self.told)
+        return [line[what] for line in list(self.told) if what in line]
 
 
 def npm_modules() -> Path:
@@ -61,13 +82,13 @@ def npm_modules() -> Path:
 @contextlib.contextmanager
 def npm_server(files: Files, methods: list[str], **logins: str) -> Iterator[NpmServer]:
     """Start, yield, stop. `logins`: `user` with a `password`, or with a `token`, the path it stands in."""
-    server = NpmServer(free_port(), free_port())
+    starttls, tls = free_port(), free_port()
     given: dict[str, Any] = {
         "modules": str(npm_modules()),
         "key": files.key,
         "chain": files.chain,
         "methods": methods,
-        "listeners": [{"port": server.starttls, "secure": False}, {"port": server.tls, "secure": True}],
+        "listeners": [{"port": starttls, "secure": False}, {"port": tls, "secure": True}],
         **logins,
     }
     process = subprocess.Popen(
@@ -77,8 +98,9 @@ def npm_server(files: Files, methods: list[str], **logins: str) -> Iterator[NpmS
         text=True,
     )
     assert process.stdin is not None
-    process.stdin.write(json.dumps(given))
-    process.stdin.close()
+    process.stdin.write(json.dumps(given) + "\n")
+    process.stdin.flush()
+    server = NpmServer(process, starttls, tls)
     begun: queue.Queue[bool] = queue.Queue()
 
     def listen() -> None:
@@ -87,21 +109,19 @@ def npm_server(files: Files, methods: list[str], **logins: str) -> Iterator[NpmS
             told = json.loads(line)
             if "listening" in told:
                 begun.put(True)
-            elif "login" in told:
-                server.logins.append(told["login"])
             else:
-                server.mails.append(base64.b64decode(told["mail"]))
-                server.recipients.append(told["recipients"])
+                server.told.append(told)
         begun.put(False)
 
     thread = threading.Thread(target=listen)
     thread.start()
     try:
         for _ in given["listeners"]:
-            assert begun.get(timeout=20), "npm's smtp-server did not start"
+            assert begun.get(timeout=PATIENCE), "npm's smtp-server did not start"
         yield server
     finally:
         process.kill()
+        process.stdin.close()
         process.wait(5)
         thread.join(5)
         assert process.stdout is not None

@@ -1,9 +1,11 @@
 // npm smtp-server as a mailbox provider: takes one user's password, or the OAuth2 token that stands in a file, and tells
-// what came in.
+// what came in. Repeats every further line it is given, behind all that it told before.
 import { createRequire } from "node:module";
 import { readFileSync } from "node:fs";
+import { createInterface } from "node:readline";
 
-const given = JSON.parse(readFileSync(0, "utf-8"));
+const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
+const given = JSON.parse((await lines.next()).value);
 const { SMTPServer } = createRequire(given.modules + "/")("smtp-server");
 const tell = (what) => process.stdout.write(JSON.stringify(what) + "\n");
 
@@ -19,6 +21,7 @@ for (const { port, secure } of given.listeners) {
     key: readFileSync(given.key),
     cert: readFileSync(given.chain),
     authMethods: given.methods,
+    disableReverseLookup: true, // nobody's name is asked for
     onAuth(auth, session, done) {
       tell({ login: auth.accessToken ?? auth.method });
       if (lets_in(auth)) return done(null, { user: auth.username });
@@ -38,3 +41,4 @@ for (const { port, secure } of given.listeners) {
   server.on("error", () => {}); // a client that turns away from our certificate must not end the process
   server.listen(port, "127.0.0.1", () => tell({ listening: port }));
 }
+for await (const line of lines) tell({ asked: line });

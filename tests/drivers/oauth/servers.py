@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.drivers.conftest import Files, Server
@@ -16,13 +16,16 @@ from tests.drivers.oauth.web import Reply, Request, Web, json_reply
 
 @dataclass
 class Mailboxes:
-    """A running server that takes the tokens `accept` was told, for MAILBOX; `logins` are those that were tried."""
+    """A running server that takes the tokens `accept` was told, for MAILBOX; `logins` are those that were tried.
+
+    What it answers is complete: whatever a client has an answer to is in it.
+    """
 
     port: int
     accept: Callable[[str], object]
     taken: Callable[[], list[bytes]]
-    logins: list[str] = field(default_factory=list)
-    recipients: list[list[str]] = field(default_factory=list)
+    logins: Callable[[], list[str]]
+    recipients: Callable[[], list[list[str]]]
 
 
 @contextlib.contextmanager
@@ -31,7 +34,7 @@ def npm_server(files: Files, folder: Path) -> Iterator[Mailboxes]:
     token = folder / "token"
     token.write_text("none")
     with mail_npm.npm_server(files, ["XOAUTH2"], user=MAILBOX, token=str(token)) as server:
-        yield Mailboxes(server.starttls, token.write_text, lambda: server.mails, server.logins, server.recipients)
+        yield Mailboxes(server.starttls, token.write_text, server.mails, server.logins, server.recipients)
 
 
 TOKENS = """
@@ -67,6 +70,10 @@ def dovecot(files: Files, relay: Server) -> Iterator[Mailboxes]:
     with Web(None, tell) as introspection:
         asks = {"oauth2.conf": INTROSPECTION.format(port=introspection.port)}
         with mail_dovecot.dovecot(files, relay.port, TOKENS, **asks) as server:
-            yield Mailboxes(
-                server.starttls, accepted.add, lambda: [bytes(mail.original_content or b"") for mail in inbox], logins
+            yield Mailboxes(  # it asks about a token, and hands on a mail, before it answers
+                server.starttls,
+                accepted.add,
+                lambda: [bytes(mail.original_content or b"") for mail in inbox],
+                lambda: logins,
+                lambda: [mail.rcpt_tos for mail in inbox],
             )

@@ -208,8 +208,7 @@ def test_mail_goes_through_an_independent_server(
         assert driver.send(sample_email()).code == 250
         server.accept("canary-token-3")
         assert all(step.ok for step in driver.check())
-
-    assert server.logins == ["canary-token-1", "canary-token-2", "canary-token-3"]
+        assert server.logins() == ["canary-token-1", "canary-token-2", "canary-token-3"]
 
 
 def test_googles_explained_refusal_is_answered_with_an_empty_line_and_a_new_token(
