@@ -222,8 +222,10 @@ class Conversation:
         """Owe the ledger this outcome; it is written within milliseconds, at the latest by `flush`."""
         self._put(entries)
         self._forget(delivery)
-        self._ended_at = self.progress_at = time.monotonic()
-        self._ended += 1
+        self.progress_at = time.monotonic()
+        if self._begun_at:  # what could not even be rendered says nothing about the pace
+            self._ended_at = self.progress_at
+            self._ended += 1
 
     def settle_now(self, delivery: Claimed, entry: Entry) -> int:
         """Write this outcome and return the ledger's answer; without an answer it is owed, and taken as OK."""

@@ -15,6 +15,7 @@ from postier.workers.settler import Settler, Ticket
 from tests.ledger.kit import Ledger, data_change, ok, take
 
 _QUICK, _SLOW = 0.001, 1.0  # seconds a mail
+_MEASURED = Conversation._pace
 
 
 class Counting:
@@ -170,3 +171,17 @@ def test_no_more_than_a_few_outcomes_wait_for_company(ten: Play, monkeypatch: py
         ten.send(1)
         owed.append(len(ten.settler._queue))
     assert max(owed) <= 4
+
+
+def test_a_mail_that_ended_before_any_was_handed_over_says_nothing_about_the_pace(
+    ten: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Conversation, "_pace", _MEASURED)
+    unreadable = ten.conversation.next()
+    assert unreadable is not None
+    ten.conversation.settle(unreadable[0], ok(unreadable[0]))
+
+    ten.start()
+
+    assert ten.conversation._pace() == 0.0
+    assert ten.wire.round_trips == [1]
