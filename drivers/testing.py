@@ -105,7 +105,7 @@ class DriverContract:
     driver: ClassVar[type[Driver[Any]]]
     secrets: ClassVar[tuple[str, ...]] = ()
     wrong_options: ClassVar[tuple[tuple[Mapping[str, Any], str], ...]] = ()
-    patience: ClassVar[float] = 5.0
+    patience: ClassVar[float] = 10.0
     behaviours: ClassVar[frozenset[Behaviour]] = frozenset(("accepts", *FAILING))
 
     def scene(self, behaviour: Behaviour) -> AbstractContextManager[Scene]:

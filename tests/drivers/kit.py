@@ -70,7 +70,7 @@ def results(driver: SmtpDriver, *emails: Email) -> list[Result]:
     return [result for _, result in driver.converse(iter(emails))]
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come true in time"

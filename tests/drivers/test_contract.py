@@ -35,7 +35,6 @@ def script(behaviour: Behaviour, extensions: tuple[str, ...]) -> Script:
 
 class SmtpContract(DriverContract):
     secrets = (SECRET,)
-    patience = 4.0
     extensions: ClassVar[tuple[str, ...]] = PIPELINING
     more: ClassVar[dict[str, Any]] = {"host": "127.0.0.1"}
 
@@ -49,9 +48,7 @@ class SmtpContract(DriverContract):
                 "password": SECRET,
                 "allow_plain_login": True,
                 "allow_hosts": ("127.0.0.1",),
-                "timeout_ms": 300,
-                "final_timeout": 0.5,
-            }
+            } | ({"timeout_ms": 300} if behaviour == "silent" else {})
             yield Scene(options | self.more, taken=lambda: len(server.bodies), attempts=lambda: server.connections)
 
 

@@ -1,7 +1,7 @@
 """Replies are classified by general rules: a labelled corpus, replies made up here, and hostile text."""
 
 import csv
-import time
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from postier.drivers.replies import ReplyClass, advice, classify, parse_enhanced
+from tests.drivers.reading import assert_read_like_plain_words
 
 CORPUS = Path(__file__).parent / "data" / "smtp_replies.csv"
 OUR_FAULT = {"config", "auth", "throttle", "permanent_content"}
@@ -266,23 +267,19 @@ WORDS = [
 
 @settings(max_examples=60, deadline=None)
 @given(pieces=st.lists(st.sampled_from(WORDS), min_size=1, max_size=4), gap=st.sampled_from(["", " ", ". "]))
-def test_hostile_text_is_classified_within_100_ms(pieces: list[str], gap: str) -> None:
-    text = gap.join(pieces * 5000)
-    spent = []
-    for _ in range(2):  # the better of two: the machine may be busy with something else
-        start = time.process_time()
-        classify(550, None, text)
-        spent.append(time.process_time() - start)
-
-    assert min(spent) < 0.1
+def test_hostile_text_costs_what_plain_words_do(pieces: list[str], gap: str) -> None:
+    assert_read_like_plain_words(lambda text: classify(550, None, text), gap.join(pieces * 5000))
 
 
 def test_success_costs_next_to_nothing() -> None:
-    start = time.process_time()
-    for _ in range(20_000):
+    calls: list[str] = []
+    sys.setprofile(lambda frame, event, what: calls.append(f"{event} {frame.f_code.co_name}"))
+    try:
         classify(250, "2.0.0", "Ok: queued as 4XyZ")
+    finally:
+        sys.setprofile(None)
 
-    assert (time.process_time() - start) / 20_000 < 5e-6
+    assert calls[:2] == ["call classify", "return classify"]  # it calls nobody
 
 
 @pytest.mark.parametrize(

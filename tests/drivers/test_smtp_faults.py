@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from postier.drivers.base import Ports
 from postier.schemas.email import Email
 from postier.schemas.errors import (
     AccountError,
@@ -59,7 +60,7 @@ def test_a_server_that_never_greets_is_left_after_the_timeout_and_not_tried_agai
         took = time.monotonic() - began
 
     assert all(isinstance(error, Unreachable) and error.cause == "too_slow" for error in outcome)
-    assert took < 3
+    assert took < 15  # half of the usual time for one reply
     assert server.connections == 1
 
 
@@ -77,16 +78,19 @@ def test_a_server_that_answers_an_octet_at_a_time_is_cut_by_the_total_deadline()
     assert isinstance(error, Unreachable)
     assert error.text.startswith("too_slow")
     assert error.cause == "too_slow"
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 30  # half of the time for one reply
 
 
 def test_a_tarpit_is_left_by_the_total_deadline() -> None:
+    now = [0.0]
+
     def slowly(peer: Peer, line: str) -> str:
-        time.sleep(0.25)
+        now[0] += 25  # each reply alone is in time
         return "250 2.1.0 Ok"
 
     script = polite(extensions=LOCK_STEP, MAIL=slowly, RCPT=slowly)
-    with ScriptedServer(script) as server, opened(server.port, timeout_ms=400, total_deadline=0.7) as driver:
+    ports = Ports(clock=lambda: now[0])
+    with ScriptedServer(script) as server, opened(server.port, ports=ports, total_deadline=70) as driver:
         error = failure(driver, mail(1, "a@example.com", "b@example.com", "c@example.com", "d@example.com"))
 
     assert type(error) is TemporaryError
@@ -195,13 +199,13 @@ def test_a_refusal_in_the_middle_of_a_body_is_taken_at_its_word() -> None:
         peer.wait_until_gone()
 
     big = b"A line of a big mail.\r\n" * 800_000
-    with ScriptedServer(polite(DATA=refuse)) as server, opened(server.port, timeout_ms=300) as driver:
+    with ScriptedServer(polite(DATA=refuse)) as server, opened(server.port, timeout_ms=1_000) as driver:
         began = time.monotonic()
         error = failure(driver, mail(1, body=big))
 
     assert isinstance(error, EmailRefused)
     assert (error.code, error.stage) == (552, "body")
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < 15  # half of the usual time without progress
 
 
 @BOTH
@@ -393,7 +397,7 @@ def test_an_idle_session_with_an_unasked_word_is_not_used_again() -> None:
         if peer.number > 1:
             return "250 2.0.0 Ok"
         peer.say("250 2.0.0 Ok")
-        assert verdict_read.wait(5)
+        assert verdict_read.wait(30)
         peer.say("421 4.4.2 idle too long")
         peer.leave()
         return None

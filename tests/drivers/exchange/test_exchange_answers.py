@@ -184,20 +184,18 @@ def test_an_answer_that_bites_is_an_unknown_outcome() -> None:
 def test_an_answer_without_end_is_left_at_64_kilobytes() -> None:
     def pour(handler: Handler, request: Request) -> None:
         handler.raw(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n" + b" " * 70_000)
-        handler.server.stopping.wait(5)
+        handler.server.stopping.wait(60)
         handler.leave()
 
     with Exchange(always(pour)) as server:
         began = time.monotonic()
-        assert isinstance(failure(made(server, final_timeout=5.0)), OutcomeUnknown)
-        assert time.monotonic() - began < 2.5
+        assert isinstance(failure(made(server, final_timeout=60.0)), OutcomeUnknown)
+        assert time.monotonic() - began < 30
 
 
 def drip(handler: Handler, request: Request) -> None:
     handler.raw(b"HTTP/1.1 200 OK\r\nX-Slow: ")
-    for _ in range(100):
-        if handler.server.stopping.wait(0.05):
-            break
+    while not handler.server.stopping.wait(0.05):
         handler.raw(b"x")
     handler.leave()
 
@@ -216,7 +214,7 @@ def test_a_login_that_comes_to_nothing_is_safe_to_try_again(act: Act) -> None:
     told: list[int] = []
     with Exchange() as server:
         server.at_opening = act
-        error = failure(made(server, timeout_ms=300), mail(handing_over=lambda: told.append(1)))
+        error = failure(made(server, timeout_ms=1_000), mail(handing_over=lambda: told.append(1)))
 
     assert isinstance(error, TemporaryError)
     assert error.stage == "auth"

@@ -23,7 +23,6 @@ ANSWERS: dict[Behaviour, Reply | Act] = {
 class TestNtlm(DriverContract):
     driver = ExchangeDriver
     secrets = (SECRET,)
-    patience = 2.5
     auth: ClassVar[str] = "ntlm"
     wrong_options = (
         ({"url": "mail.contoso.example"}, "url"),

@@ -28,7 +28,6 @@ class ApiContract(DriverContract):
     """`options` reach the provider, `accepted` is its yes, `probed` what its probe answers, `answers` its refusals."""
 
     secrets = (SECRET,)
-    patience = 2.5
     options: ClassVar[Mapping[str, Any]]
     accepted: ClassVar[Reply]
     probed: ClassVar[Reply]

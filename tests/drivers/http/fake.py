@@ -161,7 +161,7 @@ class FakeApi(ThreadingHTTPServer):
         self.connections += 1
         if self.before_tls:
             return
-        request.settimeout(10)
+        request.settimeout(60)
         with contextlib.suppress(OSError):
             sock = request if self.clear else self.context.wrap_socket(request, server_side=True)
             self.open_sockets.add(sock)
@@ -195,7 +195,7 @@ def always(reply: Reply | Act) -> Script:
 
 
 def silence(handler: Handler, request: Request) -> None:
-    handler.server.stopping.wait(10)
+    handler.server.stopping.wait(60)
     handler.leave()
 
 

@@ -30,6 +30,7 @@ from postier.schemas.errors import (
     Unreachable,
 )
 from postier.schemas.receipt import Receipt
+from tests.conftest import until
 from tests.drivers.http.fake import (
     SECRET,
     SENDER,
@@ -78,7 +79,7 @@ def test_an_answer_that_drips_in_ends_at_the_deadline() -> None:
 
     assert isinstance(error, OutcomeUnknown)
     assert error.evidence["octets"] > 0
-    assert took < 2
+    assert took < 15  # half of the usual time for a call
 
 
 def test_a_body_that_drips_in_ends_at_the_deadline_and_the_status_decides() -> None:
@@ -94,7 +95,7 @@ def test_a_body_that_drips_in_ends_at_the_deadline_and_the_status_decides() -> N
         took = time.monotonic() - began
 
     assert isinstance(error, AuthenticationFailed)
-    assert took < 2
+    assert took < 15  # half of the usual time for a call
 
 
 @pytest.mark.parametrize(
@@ -147,12 +148,9 @@ def test_an_endless_body_is_read_to_the_cap_and_no_further() -> None:
         handler.leave()
 
     with FakeApi(always(act)) as fake:
-        began = time.monotonic()
-        error = failure(sendgrid(fake))
-        took = time.monotonic() - began
+        error = failure(sendgrid(fake, timeout=60))
 
     assert isinstance(error, EmailRefused)
-    assert took < 2
     assert sent[0] < 100 * MAX_ANSWER  # what the kernel's buffers took before we left
 
 
@@ -223,9 +221,7 @@ def test_a_connection_closed_while_idle_is_not_used_again() -> None:
         driver.send(mail())
         for sock in list(fake.open_sockets):
             sock.shutdown(socket.SHUT_RDWR)
-        deadline = time.monotonic() + 5
-        while fake.open_sockets and time.monotonic() < deadline:
-            time.sleep(0.005)
+        until(lambda: not fake.open_sockets, what="the server's goodbye")
         driver.send(mail())
         driver.close()
 
@@ -281,7 +277,7 @@ def test_a_server_that_never_shakes_hands_is_unreachable() -> None:
             error = failure(sendgrid(fake, base_url=f"https://localhost:{port}", timeout=0.3))
 
     assert type(error) is Unreachable
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 15
 
 
 def test_a_certificate_for_another_name_parks_the_account() -> None:
@@ -476,7 +472,7 @@ def test_a_check_does_not_disturb_mail_in_flight() -> None:
     def answer(handler: Handler, request: Request) -> None:
         if request.method == "POST":
             arrived.set()
-            go.wait(5)
+            go.wait(30)
             handler.reply(ACCEPTED)
         else:
             handler.reply(Reply(200, {"scopes": ["mail.send"]}))
@@ -486,7 +482,7 @@ def test_a_check_does_not_disturb_mail_in_flight() -> None:
         driver = sendgrid(fake)
         sending = threading.Thread(target=lambda: results.append(driver.send(mail())))
         sending.start()
-        assert arrived.wait(5)
+        assert arrived.wait(30)
         steps = list(driver.check())
         go.set()
         sending.join()

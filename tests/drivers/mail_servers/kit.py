@@ -106,7 +106,7 @@ def running(program: Program) -> Iterator[None]:
             **who,
         )
         try:
-            wait_for(lambda: process.poll() is not None or all(map(listens, program.ports)), 15)
+            wait_for(lambda: process.poll() is not None or all(map(listens, program.ports)))
             if process.poll() is not None:
                 said = [path.read_text()[-2000:] for path in (program.log, Path(out.name)) if path.exists()]
                 pytest.fail(f"{program.name} did not start: {''.join(said)}")
@@ -148,7 +148,7 @@ def assert_arrived(server: MailServer, sent: Email) -> None:
     only the line end that SMTP puts behind a body without one may follow. Line ends are compared as the server keeps
     them.
     """
-    wait_for(lambda: len(server.arrived(sent.message_id)) >= 1, 10)
+    wait_for(lambda: len(server.arrived(sent.message_id)) >= 1)
     (stored,) = server.arrived(sent.message_id)
     ours = sent.mime if sent.mime.endswith(b"\r\n") else sent.mime + b"\r\n"
     ours = ours.replace(b"\r\n", server.line_end)

@@ -21,7 +21,7 @@ def server(postfix_server: Postfix) -> Postfix:
 
 
 def arrived(server: Postfix, email: Email, copies: int = 1) -> list[bytes]:
-    wait_for(lambda: len(server.delivered(email.message_id)) >= copies, 10)
+    wait_for(lambda: len(server.delivered(email.message_id)) >= copies)
     return server.delivered(email.message_id)
 
 

@@ -55,7 +55,7 @@ class TokenService:
             self.forms.append(request.form)
             number = len(self.forms)
             scripted = self.answers.pop(0) if self.answers else self.always
-        self.hold.wait(20)
+        self.hold.wait(60)
         return scripted or self.token(number)
 
     def endpoints(self) -> dict[str, str]:

@@ -152,7 +152,7 @@ def test_a_hanging_token_service_is_left_after_its_time(
     error = failure(microsoft)
 
     assert isinstance(error, TemporaryError)
-    assert 0.3 < time.monotonic() - began < 2.0
+    assert 0.3 < time.monotonic() - began < 8  # the usual ten seconds would be too many
 
 
 def test_the_time_for_a_token_is_ten_seconds_in_all() -> None:
