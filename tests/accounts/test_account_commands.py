@@ -172,7 +172,7 @@ def test_a_secret_is_asked_for_without_echo(environment: dict[str, str]) -> None
         pass
     os.close(parent)
 
-    assert asking.wait(10) == 0, shown
+    assert asking.wait(30) == 0, shown
     assert SECRET.encode() not in shown
     assert b"is saved (version 1)" in shown
 

@@ -185,7 +185,7 @@ class Yard:
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         self._workers.append(worker)
-        until(lambda: "worker.started" in (self.folder / name).read_text("utf-8", "replace"), 20, what="the start")
+        until(lambda: "worker.started" in (self.folder / name).read_text("utf-8", "replace"), what="the start")
 
     def log(self) -> str:
         return "".join(path.read_text("utf-8", "replace") for path in sorted(self.folder.glob("worker*.log")))

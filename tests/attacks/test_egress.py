@@ -66,10 +66,10 @@ def test_a_stored_account_opens_no_door_whoever_stored_it(yard: Yard) -> None:
         files = yard.settings.registry()
         stored = AccountStore(yard.store, files, who="somebody", sealer=yard.settings.sealer())
         stored.put(Put(account(loopback(server.port), "stored-inner")))
-        until(lambda: b"stored-inner" in yard.store.redis.smembers(yard.store.key("accounts")), 15)
+        until(lambda: b"stored-inner" in yard.store.redis.smembers(yard.store.key("accounts")))
         given = bent("contact_form", {}, id="stored-1", account="stored-inner")
         (identity,) = yard.publish([given], "stored")[0]["deliveries"]
-        until(lambda: yard.queries.accounts()["stored-inner"]["state"] == "parked", 15)
+        until(lambda: yard.queries.accounts()["stored-inner"]["state"] == "parked")
         assert yard.queries.accounts()["stored-inner"]["words"] == WORDS
         assert yard.status(identity).state == "waiting"
         assert server.connections == 0

@@ -45,7 +45,7 @@ def by_inbox(yard: Yard) -> Refusals:
     inbox = Inbox(yard.store, yard.settings.sealer(), Publisher(yard.store, yard.settings.sealer()))
     before, waiting = deliveries(yard), len(inbox.refused(10_000))
     yard.store.redis.rpush(yard.store.key("inbox"), *map(octets, ROWS))
-    until(lambda: len(inbox.refused(10_000)) >= waiting + len(ROWS), 20, what="every refusal")
+    until(lambda: len(inbox.refused(10_000)) >= waiting + len(ROWS), what="every refusal")
     assert deliveries(yard) == before
     assert yard.store.redis.llen(yard.store.key("inbox:taken")) == 0
     found = {refused.raw: {"error": refused.error} for refused in inbox.refused(10_000)}

@@ -27,9 +27,9 @@ def answered(yard: Yard) -> Answered:
         for n in range(len(ROWS))
     ]
     ids = [answer["deliveries"][0] for answer in yard.publish(given, "replies")]
-    until(lambda: all(yard.status(i).attempt or yard.status(i).state == "sent" for i in ids), 25, what="every reply")
+    until(lambda: all(yard.status(i).attempt or yard.status(i).state == "sent" for i in ids), what="every reply")
     later = [i for i, row in zip(ids, ROWS, strict=True) if row["id"].startswith("later-")]
-    until(lambda: all(yard.status(i).words for i in later), 10, what="the words of those that wait")
+    until(lambda: all(yard.status(i).words for i in later), what="the words of those that wait")
     yard.wait_for_the_end([i for i in ids if i not in later])
     return {row["id"]: identity for row, identity in zip(ROWS, ids, strict=True)}
 

@@ -75,7 +75,7 @@ def test_a_supersedes_key_of_one_tenant_withdraws_nothing_of_another(yard: Yard)
     accepted(yard.publish([reset(supersedes="a-key")])[0])
     assert yard.status(waiting).state == "waiting"
     accepted(yard.publish([shop(supersedes="a-key")])[0])
-    until(lambda: yard.status(waiting).state == "discarded", 5)
+    until(lambda: yard.status(waiting).state == "discarded")
 
 
 def tomorrow() -> dict[str, str]:
@@ -201,8 +201,8 @@ def test_the_inbox_is_held_to_the_same_rules(yard: Yard) -> None:
     ]
     before = len(inbox.refused(10_000))
     yard.store.redis.rpush(yard.store.key("inbox"), *push)
-    until(lambda: len(inbox.refused(10_000)) == before + 2, 15)
+    until(lambda: len(inbox.refused(10_000)) == before + 2)
     codes = [one.error["code"] for one in inbox.refused(2)]
     assert sorted(codes) == ["unknown_account", "unknown_form"]
-    until(lambda: yard.queries.deliveries_of("school", "inbox-key"), 10)
-    until(lambda: yard.queries.deliveries_of("shop", "inbox-key"), 10)
+    until(lambda: yard.queries.deliveries_of("school", "inbox-key"))
+    until(lambda: yard.queries.deliveries_of("shop", "inbox-key"))

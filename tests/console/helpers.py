@@ -12,6 +12,7 @@ from typing import Any
 from postier.ledger.claims import Claims
 from postier.ledger.entries import Claimed, Reply, end, free, history
 from postier.ledger.store import Store
+from tests.conftest import PATIENCE
 
 ACCOUNTS = """
 [accounts.office]
@@ -103,7 +104,7 @@ def end_all(store: Store, *, state: str = "failed", words: str = "no such user h
     return ended
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 15.0) -> Any:
+def wait_until(condition: Callable[[], Any], seconds: float = PATIENCE) -> Any:
     """What `condition` answers once it is true; fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):

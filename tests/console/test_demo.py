@@ -89,7 +89,7 @@ def test_at_a_terminal_it_serves_on_a_redis_of_one_s_own_until_ctrl_c(server: Em
             again = command(folder, "publish", str(folder / "sample.jsonl"))
             second = subprocess.run(start, env=clean(), capture_output=True, text=True, timeout=30, check=False)
             waiting = command(folder, "deliveries", "list", "--account", "library", "--json")
-            wait_until(lambda: first.lines[-1]["deliveries"][0].encode() in screen, 30)
+            wait_until(lambda: first.lines[-1]["deliveries"][0].encode() in screen)
             demo.send_signal(signal.SIGINT)
             assert demo.wait(timeout=30) == 0
 
@@ -126,10 +126,10 @@ def terminal() -> Iterator[tuple[int, bytearray]]:
 def test_a_killed_demo_takes_its_server_and_workers_along(tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     with subprocess.Popen([*POSTIER, "demo", "--folder", str(folder)], env=clean(), stdout=subprocess.DEVNULL) as demo:
-        wait_until(lambda: (folder / "sample.jsonl").exists(), 30)
+        wait_until(lambda: (folder / "sample.jsonl").exists())
         assert len(processes_of(folder)) > 2
 
         demo.kill()
         demo.wait()
 
-        wait_until(lambda: not processes_of(folder), 30)
+        wait_until(lambda: not processes_of(folder))

@@ -325,7 +325,7 @@ def test_a_key_in_the_live_view_pauses_the_account_and_another_resumes_it(
         return bytes(store.redis.hget(store.key("account:spare"), "state"))
 
     try:
-        wait_until(lambda: spare() and b"office" in seen and b"q end" in seen, 20)
+        wait_until(lambda: spare() and b"office" in seen and b"q end" in seen)
         os.write(terminal, b"j")
         wait_until(lambda: spare() and seen.rpartition(b"q end")[0].count(b"q end") > 1)
         os.write(terminal, b"p")

@@ -120,11 +120,11 @@ def test_published_mail_leaves_once_a_second_publish_sends_nothing_and_sigterm_e
     working = work("--processes", "1", "--threads", "2")
     file = write_lines(tmp_path / "events.jsonl", reset_link(id="a"), reset_link("ann@example.org", id="b"))
     first = postier("publish", file)
-    wait_until(lambda: Queries(store).counts()["sent"] == 2, 30)
+    wait_until(lambda: Queries(store).counts()["sent"] == 2)
 
     again = postier("publish", file)
     publish(postier, tmp_path, reset_link("last@example.org"))  # whatever was published before it has left with it
-    wait_until(lambda: Queries(store).counts()["sent"] == 3, 30)
+    wait_until(lambda: Queries(store).counts()["sent"] == 3)
 
     assert [line["deliveries"] for line in first.lines] == [line["deliveries"] for line in again.lines]
     assert catcher.taken == 3
@@ -142,13 +142,13 @@ def test_a_killed_worker_is_replaced_and_goes_on_delivering(
     tmp_path: Path,
 ) -> None:
     working = work("--processes", "1", "--threads", "2")
-    wait_until(lambda: logged(tmp_path, "worker.started") == 1, 30)
+    wait_until(lambda: logged(tmp_path, "worker.started") == 1)
     (victim,) = children(working.pid)
 
     os.kill(victim, signal.SIGKILL)
 
     publish(postier, tmp_path, reset_link())
-    wait_until(lambda: Queries(store).counts()["sent"] == 1, 30)
+    wait_until(lambda: Queries(store).counts()["sent"] == 1)
     assert logged(tmp_path, "worker.died") == 1
     assert victim not in children(working.pid)
 
@@ -157,13 +157,13 @@ def test_workers_end_by_themselves_when_their_supervisor_is_killed(
     store: Store, work: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:
     working = work("--processes", "2", "--threads", "1")
-    wait_until(lambda: logged(tmp_path, "worker.started") == 2, 30)
+    wait_until(lambda: logged(tmp_path, "worker.started") == 2)
     orphans = children(working.pid)
 
     working.kill()
     working.wait()
 
-    wait_until(lambda: not any(alive(pid) for pid in orphans), 30)
+    wait_until(lambda: not any(alive(pid) for pid in orphans))
     assert logged(tmp_path, "worker.stopped") == 2
 
 

@@ -12,7 +12,7 @@ import pytest
 from postier.drivers.session_pool import SessionPool
 from postier.ledger.claims import Claims
 from postier.ledger.entries import Entry, Handed, Kept, back, free, keep
-from tests.conftest import until
+from tests.conftest import PATIENCE, until
 from tests.drivers.kit import Peer, ScriptedServer, polite
 from tests.governor.kit import MakeGovernor
 from tests.governor.test_health import heard
@@ -259,7 +259,7 @@ def test_worker_processes_together_never_have_more_connections_open_than_the_acc
 
         for _ in range(15):
             ids += house.publish(*(reset_link() for _ in range(8)), account="main")
-            until(most_are_sent, 15, what="most of the burst")
+            until(most_are_sent, what="most of the burst")
         assert house.wait_for_the_end(ids) == {"sent": 120}
         assert counting.most <= cap
         assert counting.all <= 40, "connections are used again"
@@ -281,7 +281,7 @@ class Leaving:
         self.left.set()
 
     def wait_until_gone(self, seconds: float) -> None:
-        self.closed.wait(10)
+        self.closed.wait(60)
 
     leave = drop = say_goodbye
 
@@ -292,7 +292,7 @@ def test_no_connection_is_opened_while_one_that_was_given_up_is_still_closing() 
     pool.give_back(session)
     closing = threading.Thread(target=pool.close_idle, kwargs={"keep": 0})
     closing.start()
-    assert session.left.wait(5)
+    assert session.left.wait(PATIENCE)
     assert len(pool) == 1, "its server still counts it"
     found: list[object] = []
     taking = threading.Thread(target=lambda: found.append(pool.take()))
@@ -300,7 +300,7 @@ def test_no_connection_is_opened_while_one_that_was_given_up_is_still_closing() 
     taking.join(0.1)
     assert found == []
     session.closed.set()
-    taking.join(5)
-    closing.join(5)
+    taking.join(PATIENCE)
+    closing.join(PATIENCE)
     assert found == [None], "now a new one may be opened"
     assert len(pool) == 0

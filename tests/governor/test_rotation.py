@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import until
+from tests.conftest import PATIENCE, until
 from tests.drivers.kit import Peer, ScriptedServer, polite
 from tests.governor.kit import field
 from tests.ledger.kit import data_change, reset_link, somebody
@@ -82,9 +82,7 @@ def test_a_wrong_password_is_tried_twice_at_most_and_the_mail_leaves_in_order_on
         assert len(door.refused) <= 3
         assert float(field(house, "main", "until")) / 1e6 > time.time() + 600
         secret.write_text("right\n")
-        mended = time.monotonic()
-        assert house.wait_for_the_end(ids, 15) == {"sent": 60}
-        assert time.monotonic() - mended < 8
+        assert house.wait_for_the_end(ids) == {"sent": 60}  # the parking alone would last ten minutes
         assert copies(server) == dict.fromkeys(ids, 1)
         assert len(door.refused) <= 3
         assert "right" not in house.log()
@@ -114,14 +112,16 @@ def test_a_password_rotated_while_mail_flows_costs_two_tries_one_notice_and_no_m
             house.start_worker()
         ids = house.publish(*(reset_link() for _ in range(160)))
         for _ in range(60):
-            assert taken.acquire(timeout=10)
+            assert taken.acquire(timeout=PATIENCE)
         door.password = "new"
-        until(lambda: state(house) == "parked", 10, what="the parking")
-        time.sleep(0.3)  # whoever still wanted to try had the time
+        until(lambda: state(house) == "parked", what="the parking")
+        until(
+            lambda: set(house.states(ids)) <= {"waiting", "sent"}, what="the return of all mail"
+        )  # nobody wants to try
         assert 1 <= len(door.refused) <= 3
         assert state(house) == "parked"
         secret.write_text("new")
-        assert house.wait_for_the_end(ids, 20) == {"sent": 160}
+        assert house.wait_for_the_end(ids) == {"sent": 160}
         assert copies(server) == dict.fromkeys(ids, 1)
         assert 1 <= len(door.refused) <= 3
         assert len(notices(house, "account.parked")) == 1
@@ -169,8 +169,8 @@ def test_one_mail_that_alone_is_refused_for_the_sender_does_not_stop_the_others_
         fine = house.publish(*(data_change() for _ in range(5)))
         house.store.run("manage", ("resume", "main", "ops"))  # as the end of the parking would
         until(lambda: house.states(fine)["sent"] >= 1 or state(house) == "parked")
-        until(lambda: _resumed(house, fine), 15, what="the others' mail")
-        assert house.wait_for(poison, "failed", 10).cause == "sender_refused"
+        until(lambda: _resumed(house, fine), what="the others' mail")
+        assert house.wait_for(poison, "failed").cause == "sender_refused"
 
 
 def _resumed(house: House, ids: list[str]) -> bool:
@@ -197,7 +197,7 @@ def test_421_and_429_like_replies_slow_the_account_and_spend_no_attempt(make_hou
             house.bring_forward(identity)
             house.store.redis.hdel(house.store.key("account:main"), "hold")
             house.store.redis.zadd(house.store.key("due:u"), {"main": 1}, xx=True)
-        until(lambda: house.status(identity).state == "sent" or house.bring_forward(identity), 15)
+        until(lambda: house.status(identity).state == "sent" or house.bring_forward(identity))
         assert house.status(identity).attempt == 1
         assert state(house) == "ready"
         assert len(notices(house, "account.slowed")) == 1

@@ -56,7 +56,7 @@ class Server:
         command = [find_server(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(folder)]
         settings = ["--save", "", "--appendonly", "yes", "--maxmemory", "64mb", "--aclfile", str(users)]
         self.process = subprocess.Popen([*command, *settings], stdout=subprocess.DEVNULL)
-        until(self.answers, 10, what="the server with the access list")
+        until(self.answers, what="the server with the access list")
 
     def url(self, user: str) -> str:
         return f"redis://{user}:secret-{user}@127.0.0.1:{self.port}/0"
@@ -123,7 +123,7 @@ def test_every_role_does_its_work_with_the_rights_it_has(server: Server, house: 
             client.acl_log_reset()
 
         worker = house.start_worker()
-        until(lambda: "worker.started" in house.log(), 20, what="the worker")
+        until(lambda: "worker.started" in house.log(), what="the worker")
         same = reset_link()
         ids = [publisher.publish(event, tenant="school").deliveries[0] for event in (reset_link(), data_change(), same)]
         publisher.publish(reset_link(same.recipient), tenant="school")  # supersedes, or comes too late to
@@ -139,7 +139,7 @@ def test_every_role_does_its_work_with_the_rights_it_has(server: Server, house: 
         assert "Traceback" not in done.stderr, done.stderr
         assert not re.search("NOPERM|no permissions", done.stdout + done.stderr), done.stdout + done.stderr
     worker.terminate()
-    worker.wait(30)
+    worker.wait(60)
     # CONFIG is asked for and done without: the doctor then says what it could not see.
     assert [row for row in refused(server) if "config" not in row] == []
 
@@ -148,7 +148,7 @@ def test_publishers_go_on_after_the_server_forgot_its_scripts(server: Server, ho
     settings = Settings(redis_url=server.url("publisher"), namespace=NAMESPACE, seal_keys=seal_key)  # type: ignore[arg-type]
     with Postier(settings=settings, registry=house.registry) as publisher:
         house.start_worker()
-        until(lambda: "worker.started" in house.log(), 20, what="the worker")
+        until(lambda: "worker.started" in house.log(), what="the worker")
         publisher.publish(reset_link(), tenant="school")
         with server.client("operator") as client:
             client.script_flush()  # as a restart does
@@ -159,7 +159,7 @@ def test_publishers_go_on_after_the_server_forgot_its_scripts(server: Server, ho
             except LedgerUnavailable:
                 return False
 
-        until(again, 10, what="publishing")
+        until(again, what="publishing")
 
 
 @pytest.mark.parametrize("user", FORBIDDEN)

@@ -63,4 +63,4 @@ def pages(senders: Senders) -> Iterator[int]:
     yield int(server.server_address[1])
     server.shutdown()
     server.server_close()
-    thread.join(5)
+    thread.join(30)

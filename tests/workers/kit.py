@@ -25,7 +25,7 @@ from postier.schemas.edge import admit, wrap
 from postier.schemas.events import Event
 from postier.settings.config import Settings
 from postier.settings.seal import Sealer
-from tests.conftest import until
+from tests.conftest import PATIENCE, until
 from tests.drivers.kit import ScriptedServer
 from tests.ledger.kit import TENANTS
 
@@ -103,12 +103,12 @@ class House:
             pipe.hget(self.store.key(f"delivery:{identity}"), "state")
         return Counter(value.decode() for value in pipe.execute())
 
-    def wait_for_the_end(self, ids: Iterable[str], seconds: float = 20.0) -> Counter[str]:
+    def wait_for_the_end(self, ids: Iterable[str], seconds: float = 2 * PATIENCE) -> Counter[str]:
         ids = list(ids)
         until(lambda: set(self.states(ids)) <= ENDS, seconds, what="the end of every delivery")
         return self.states(ids)
 
-    def wait_for(self, identity: str, state: str, seconds: float = 10.0) -> Status:
+    def wait_for(self, identity: str, state: str, seconds: float = PATIENCE) -> Status:
         until(lambda: self.status(identity).state == state, seconds, what=f"the state {state}")
         return self.status(identity)
 

@@ -15,7 +15,7 @@ import pytest
 from postier.ledger.embedded import EmbeddedServer
 from postier.ledger.entries import Reply, sent
 from postier.schemas.errors import LedgerUnavailable
-from tests.conftest import until
+from tests.conftest import PATIENCE, until
 from tests.drivers.kit import Peer, ScriptedServer, nth, polite
 from tests.ledger.kit import contact_form, data_change, reset_link, somebody
 from tests.workers.kit import House, copies, smtp
@@ -48,11 +48,11 @@ class Gate:
         if self.free >= 0:
             return self.reply
         self.reached.release()
-        self.opened.wait(30)
+        self.opened.wait(120)
         return self.reply
 
     def wait_until_reached(self) -> None:
-        assert self.reached.acquire(timeout=10), "the server was never asked"
+        assert self.reached.acquire(timeout=PATIENCE), "the server was never asked"
 
 
 def prove(house: House) -> str:
@@ -91,12 +91,10 @@ def test_a_killed_worker_loses_nothing_and_what_was_leased_leaves_once(make_hous
         until(holds_unstarted_mail)
         doomed.kill()
         doomed.wait()
-        killed_at = time.monotonic()
         before = len(server.bodies)
         house.start_worker(data_dir=house.folder / "another-machine")
-        until(lambda: len(server.bodies) > before + 20, 15)
-        assert time.monotonic() - killed_at < 15
-        ended = house.wait_for_the_end(ids, 30)
+        until(lambda: len(server.bodies) > before + 20)
+        ended = house.wait_for_the_end(ids)
         came = copies(server)
         for identity in ids:
             state = house.status(identity).state
@@ -118,12 +116,12 @@ def test_sigterm_gives_back_what_is_unstarted_and_lets_the_rest_end(make_house: 
         ids = house.publish(*(reset_link() for _ in range(60)))
         gate.wait_until_reached()
         worker.send_signal(signal.SIGTERM)
-        until(lambda: set(house.states(ids)) == {"waiting", "sending"}, 3, what="the return of all that is unstarted")
+        until(lambda: set(house.states(ids)) == {"waiting", "sending"}, what="the return of all that is unstarted")
         busy = house.states(ids)["sending"]
         assert 1 <= busy <= 4
         assert worker.poll() is None
         gate.opened.set()
-        assert worker.wait(10) == 0
+        assert worker.wait(PATIENCE) == 0
         assert house.states(ids) == {"waiting": 60 - busy, "sent": busy}
         assert {house.status(identity).attempt for identity in ids} == {0, 1}
         assert copies(server).total() == busy + 1
@@ -140,7 +138,7 @@ def test_sigterm_does_not_wait_for_ever_for_one_that_hangs(make_house: MakeHouse
         (identity,) = house.publish(data_change())
         gate.wait_until_reached()
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(8) == 0
+        assert worker.wait(PATIENCE) == 0
         house.start_worker()
         assert house.wait_for(identity, "unknown").cause == "worker_died"
         gate.opened.set()
@@ -172,8 +170,9 @@ def test_a_receipt_on_disk_turns_the_unknown_into_sent(make_house: MakeHouse) ->
 
 
 def test_a_worker_killed_after_the_250_and_before_the_record_leaves_a_proof(
-    make_house: MakeHouse, tmp_path: Path
+    make_house: MakeHouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("postier.ledger.store._SURELY_OPEN", 0.0)  # this one may be back again in less time
     with EmbeddedServer(tmp_path / "own", fsync="always") as redis:
 
         def end_redis(peer: Peer, line: str) -> str:
@@ -223,14 +222,12 @@ def test_redis_killed_and_restarted_in_mid_run_loses_nothing(make_house: MakeHou
         in_flight = 4
         before = len(server.bodies)
         redis.start()
-        back_at = time.monotonic()
-        until(lambda: len(server.bodies) > before, 15, what="the first mail after the outage")
-        assert time.monotonic() - back_at < 15
-        publisher.join(30)
+        until(lambda: len(server.bodies) > before, what="the first mail after the outage")
+        publisher.join(2 * PATIENCE)
         assert not publisher.is_alive()
-        assert max(trouble) < 5
+        assert max(trouble) < 20
         assert len(set(accepted)) == 240
-        assert house.wait_for_the_end(accepted, 30) == {"sent": 240}
+        assert house.wait_for_the_end(accepted) == {"sent": 240}
         came = copies(server)
         assert set(came) == set(accepted)
         assert came.total() - 240 <= in_flight
@@ -249,10 +246,10 @@ def test_a_stalled_worker_that_comes_back_sends_nothing_more(make_house: MakeHou
         gate_two.opened.set()
         slow.script = polite(extensions=(), MAIL=gate_two)
         house.start_worker()
-        house.wait_for(identity, "sent", 15)
+        house.wait_for(identity, "sent")
         stalled.send_signal(signal.SIGCONT)
         gate.opened.set()
-        until(lambda: slow.ended >= 1, 15)
+        until(lambda: slow.ended >= 1)
         assert copies(slow) == {identity: 1}
         assert house.status(identity).state == "sent"
 
@@ -353,6 +350,8 @@ def test_what_cannot_be_read_is_set_aside_with_its_bytes_and_harms_no_neighbour(
         assert status.cause in ("undecodable", "unknown_kind", "unknown_version")
         assert house.store.redis.get(payload) == kept
         assert copies(server) == dict.fromkeys(neighbours, 1)
+        assert {house.status(identity).attempt for identity in neighbours} == {1}
+        assert "driver.failed" not in house.log()
         assert house.workers[0].poll() is None
 
 
@@ -380,7 +379,7 @@ def test_a_failing_run_tells_the_log_no_secret_link_or_address(make_house: MakeH
         until(lambda: "unreachable" in house.log() or "temporary" in house.log())
         until(lambda: house.states(broken)["failed"] + house.states(broken)["suppressed"] == 2)
         house.workers[0].send_signal(signal.SIGTERM)
-        assert house.workers[0].wait(15) == 0
+        assert house.workers[0].wait(PATIENCE) == 0
     log = house.log()
     assert "delivery.failed" in log
     for person in people:
@@ -412,7 +411,7 @@ def test_leases_are_renewed_while_a_server_takes_longer_than_one(make_house: Mak
         gate.wait_until_reached()
         house.start_worker(lease_seconds=1)
         first = house.store.redis.zscore(house.store.key("lease"), identity)
-        until(lambda: house.store.redis.zscore(house.store.key("lease"), identity) > first + 1.5e6, 10)
+        until(lambda: house.store.redis.zscore(house.store.key("lease"), identity) > first + 1.5e6)
         gate.opened.set()
         house.wait_for(identity, "sent")
         assert copies(server) == {identity: 1}
