@@ -194,7 +194,7 @@ def run_through(yard: Yard, names: list[str]) -> dict[str, str]:
         parked = yard.queries.accounts().get(status.account, {}).get("state") not in ("ready", None)
         return bool(status.attempt or parked or status.state not in ("waiting", "leased", "sending"))
 
-    until(lambda: all(map(tried, ids)), 40, what="a try of everything")
+    until(lambda: all(map(tried, ids)), 120, what="a try of everything")
     bad: list[dict[str, Any] | bytes] = [
         bent("reset_link", {"data.action_url": f"https://z.example/{canary('refused')}"}),
         bent("reset_link", {"data.recipient.address": f"{canary('refused')} {ADDRESSES[0]}"}),

@@ -353,7 +353,7 @@ def test_no_life_of_a_delivery_breaks_a_promise(
     run_state_machine_as_test(
         Lives,
         settings=settings(
-            max_examples=int(os.environ.get("POSTIER_TEST_LIVES", "60")),
+            max_examples=int(os.environ.get("POSTIER_TEST_LIVES", "30")),
             stateful_step_count=50,
             deadline=None,
             suppress_health_check=list(HealthCheck),

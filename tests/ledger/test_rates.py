@@ -54,7 +54,7 @@ looks = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(limits, looks)
 def test_no_window_holds_more_mails_than_its_limit(
     hand_clock: None,
