@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
+import random
 import shutil
 import signal
 import socket
@@ -22,6 +24,10 @@ from postier.schemas.errors import ConfigurationError
 _START_SECONDS = 15.0
 _LOAD_SECONDS = 900.0  # a million records take half a minute on a slow machine
 _STOP_SECONDS = 10.0
+# Below those that systems give to whoever connects somewhere: a server that was killed gets its port again, and whoever
+# knocks meanwhile is never connected to itself.
+_PORTS = range(15_000, 32_000)
+_DICE = random.SystemRandom()
 # The wheel's server runs on glibc's own allocator, which slows down as the ledger grows: a publish cost 33 us at first
 # and 100 us with 40,000 records behind it; 55 us with room for what was freed. Servers of distributions have jemalloc.
 _ALLOCATOR = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=65535"}
@@ -47,9 +53,11 @@ def find_server() -> str:
 
 def free_port() -> int:
     """A TCP port on loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    for port in _DICE.sample(_PORTS, 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise ConfigurationError("no free TCP port on 127.0.0.1")
 
 
 class EmbeddedServer:

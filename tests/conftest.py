@@ -16,6 +16,7 @@ from postier.settings.seal import Sealer
 PATIENCE = 30.0
 """Seconds that a test waits for what has to come: no promise of ours, only what a slow and busy machine never needs."""
 
+os.environ.setdefault("AIOSMTPD_CONTROLLER_TIMEOUT", str(PATIENCE))
 _numbers = itertools.count(1)
 
 

@@ -20,6 +20,7 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 from pydantic import SecretStr
 
 from postier.console.main import main
+from postier.ledger.embedded import free_port
 from postier.ledger.queries import Queries, Status
 from postier.ledger.store import Store
 from postier.schemas.edge import wrap
@@ -29,7 +30,6 @@ from postier.settings.config import Settings
 from tests.attacks.lax import LaxServer
 from tests.conftest import until
 from tests.drivers.kit import LOCK_STEP, Peer, ScriptedServer, polite
-from tests.drivers.ports import free_port
 from tests.workers.kit import ENDS, toml
 from tests.workers.kit import smtp as smtp_account
 

@@ -15,7 +15,7 @@ import trustme
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
-from tests.drivers.ports import free_port
+from postier.ledger.embedded import free_port
 
 PASSWORD = "correct-horse"
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from postier.drivers.base import Ports
+from postier.ledger.embedded import free_port
 from postier.schemas.email import Email
 from postier.schemas.errors import (
     AccountError,
@@ -39,7 +40,6 @@ from tests.drivers.kit import (
     results,
     wait_for,
 )
-from tests.drivers.ports import free_port
 
 BOTH = pytest.mark.parametrize("extensions", [PIPELINING, LOCK_STEP], ids=["pipelining", "lock_step"])
 Extensions = tuple[str, ...]

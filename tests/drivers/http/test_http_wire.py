@@ -19,6 +19,7 @@ from postier.drivers.http_answers import wanted_wait
 from postier.drivers.http_api import MAX_ANSWER
 from postier.drivers.postmark import PostmarkDriver
 from postier.drivers.sendgrid import SendgridDriver
+from postier.ledger.embedded import free_port
 from postier.schemas.errors import (
     AccountError,
     AuthenticationFailed,
@@ -46,7 +47,6 @@ from tests.drivers.http.fake import (
     outcome,
     receipt,
 )
-from tests.drivers.ports import free_port
 
 OPTIONS: dict[str, Any] = {"api_key": SECRET}
 ACCEPTED = Reply(202, b"", {"X-Message-Id": "m-1"})

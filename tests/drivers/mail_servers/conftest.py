@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from aiosmtpd.controller import Controller
 
+from postier.ledger.embedded import free_port
 from tests.drivers.conftest import PASSWORD, Files, Inbox
 from tests.drivers.mail_servers.dovecot import Dovecot, dovecot
 from tests.drivers.mail_servers.exim import exim
 from tests.drivers.mail_servers.kit import USER, MailServer, taken
 from tests.drivers.mail_servers.npm import npm_server
 from tests.drivers.mail_servers.postfix import Postfix, postfix
-from tests.drivers.ports import free_port
 
 NAMES = ("postfix", "exim", "dovecot", "npm smtp-server", "aiosmtpd")
 

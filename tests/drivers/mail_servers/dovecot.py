@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from postier.ledger.embedded import free_port
 from tests.drivers.conftest import PASSWORD, Files
 from tests.drivers.mail_servers.kit import USER, Program, running, throwaway_folder
-from tests.drivers.ports import free_port
 
 CONFIGURATION = """
 protocols = submission

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from postier.ledger.embedded import free_port
 from tests.drivers.conftest import PASSWORD, Files
 from tests.drivers.mail_servers.kit import USER, MailServer, Program, maildir, running, throwaway_folder
-from tests.drivers.ports import free_port
 from tools.servers import EXIM
 
 CONFIGURATION = """

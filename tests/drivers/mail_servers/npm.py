@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
+from postier.ledger.embedded import free_port
 from tests.conftest import PATIENCE, until
 from tests.drivers.conftest import Files
-from tests.drivers.ports import free_port
 
 ROOT = Path(__file__).parents[3]
 VERSION = "3.21.6"

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from postier.ledger.embedded import free_port
 from tests.drivers.conftest import Files
 from tests.drivers.mail_servers.kit import MailServer, Program, maildir, running, throwaway_folder
-from tests.drivers.ports import free_port
 
 DAEMONS = Path("/usr/lib/postfix/sbin")
 
