@@ -46,8 +46,8 @@ def by_inbox(yard: Yard) -> Refusals:
     before, waiting = deliveries(yard), len(inbox.refused(10_000))
     yard.store.redis.rpush(yard.store.key("inbox"), *map(octets, ROWS))
     until(lambda: len(inbox.refused(10_000)) >= waiting + len(ROWS), what="every refusal")
+    until(lambda: yard.store.redis.llen(yard.store.key("inbox:taken")) == 0, what="the end of the inbox")
     assert deliveries(yard) == before
-    assert yard.store.redis.llen(yard.store.key("inbox:taken")) == 0
     found = {refused.raw: {"error": refused.error} for refused in inbox.refused(10_000)}
     return {row["id"]: found[octets(row)] for row in ROWS}
 

@@ -150,7 +150,7 @@ def test_a_redis_that_stalls_is_told_in_time_and_repeating_makes_no_second_deliv
                     started = time.monotonic()
                     with pytest.raises(LedgerUnavailable, match="TimeoutError"):
                         hasty.publish(event, tenant="school", idempotency_key="one")
-                    assert time.monotonic() - started < 20  # it stands still for as long as we like
+                    assert time.monotonic() - started < 3.5  # less than the usual four seconds
             finally:
                 os.kill(redis.pid, signal.SIGCONT)
             first = client.publish(event, tenant="school", idempotency_key="one")

@@ -48,7 +48,8 @@ def login(port: int, secret: Path, **more: Any) -> dict[str, Any]:
 
 
 def notices(house: House, event: str) -> list[dict[str, Any]]:
-    """Log lines of both workers that say this event."""
+    """Log lines of both workers that say this event; the first is waited for, as it stands behind what it tells of."""
+    until(lambda: f'"{event}"' in house.log(), what=f"the notice {event}")
     lines = [line for line in house.log().splitlines() if f'"{event}"' in line]
     return [json.loads(line) for line in lines]
 
@@ -115,9 +116,7 @@ def test_a_password_rotated_while_mail_flows_costs_two_tries_one_notice_and_no_m
             assert taken.acquire(timeout=PATIENCE)
         door.password = "new"
         until(lambda: state(house) == "parked", what="the parking")
-        until(
-            lambda: set(house.states(ids)) <= {"waiting", "sent"}, what="the return of all mail"
-        )  # nobody wants to try
+        until(lambda: set(house.states(ids)) <= {"waiting", "sent"}, what="that nobody holds mail to try with")
         assert 1 <= len(door.refused) <= 3
         assert state(house) == "parked"
         secret.write_text("new")
