@@ -166,7 +166,7 @@ def test_two_processes_of_fifty_sends_make_one_token_request(
         until(lambda: microsoft.entra.forms, what="a token request")
         until(lambda: microsoft.entra.discoveries >= 1, what="a look-up")
         threading.Timer(0.3, microsoft.entra.hold.set).start()
-        answers = [process.communicate(timeout=30)[0] for process in processes]
+        answers = [process.communicate(timeout=60)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()
