@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from postier.ledger import embedded
-from postier.ledger.embedded import EmbeddedServer, find_server
+from postier.ledger.embedded import EmbeddedServer, find_server, free_port
 
 
 def test_a_server_that_does_not_listen_to_sigterm_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,3 +41,9 @@ def test_a_server_that_still_reads_its_data_is_waited_for(tmp_path: Path, monkey
 
     with EmbeddedServer(data, fsync="no", binary=str(slow)) as server, redis.Redis(port=server.port) as client:
         assert client.dbsize() == 12_000
+
+
+def test_its_port_is_never_given_to_somebody_who_connects_elsewhere() -> None:
+    usual = 32_768  # where Linux begins; other systems begin above
+
+    assert all(free_port() < usual for _ in range(20))
