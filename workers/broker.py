@@ -58,12 +58,14 @@ class LaneBroker(Broker):
 
     `size` is how many deliveries a conversation may hold, `seconds` how long it may go on before it gives the rest
     back. A conversation that stalls no longer counts as busy: `spare` more threads stand in for those, so that hanging
-    servers cost the others nothing. `keeper` has the connections that stay open between conversations.
+    servers cost the others nothing. `drain_seconds` is how long the end of the worker waits for conversations.
+    `keeper` has the connections that stay open between conversations.
     """
 
     def __init__(
-        self, claims: Claims, *, threads: int, size: int, seconds: float, spare: int = 0, keeper: Keeper | None = None
-    ) -> None:
+        self, claims: Claims, *, threads: int, size: int, seconds: float, spare: int = 0, drain_seconds: float = 0.0,
+        keeper: Keeper | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(middleware=[_DrainOnShutdown()])
         self.claims = claims
         self.settler = Settler(claims)
@@ -73,6 +75,7 @@ class LaneBroker(Broker):
         self._stalled: set[str] = set()
         self.size = size
         self.seconds = seconds
+        self.drain_seconds = drain_seconds
         self.draining = False
         self._wants_more = False  # whether the last claim was cut short by the threads there were
         self.wakes = Wakes(claims.store, claims.worker)
@@ -285,9 +288,13 @@ class LaneConsumer(Consumer):
 class _DrainOnShutdown(Middleware):
     def before_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
         if isinstance(broker, LaneBroker):
+            until = time.monotonic() + broker.drain_seconds
             broker.drain(worker)
             for thread in worker.workers:
                 thread.stop()
             for consumer in worker.consumers.values():
                 for _ in worker.workers:
                     consumer.handle_message(_WakeUp())
+            # Dramatiq 2.2.1 waits too briefly: it takes the time since it began off each later thread's share anew.
+            for thread in worker.workers:
+                thread.join(max(0.0, until - time.monotonic()))

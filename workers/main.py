@@ -43,6 +43,8 @@ _SAME_SIGNAL_SECONDS = 1.0
 # Threads that stand in for those whose server hangs; idle ones are woken when they should end (ms: or miss it).
 _SPARE = 2
 _LOOK_MS = 10_000
+# More than a consumer pauses while it drains.
+_CONSUMER_MS = 1_500
 _GC_THRESHOLDS = (20_000, 20, 50)
 
 
@@ -75,7 +77,8 @@ class WorkerProcess:
         self.intake = Intake(Inbox(self.store, sealer, publisher), lambda: self.roster.registry)
         self.broker = LaneBroker(
             self.claims, threads=settings.threads, size=settings.conversation_size,
-            seconds=settings.conversation_seconds, spare=settings.threads * _SPARE, keeper=self.roster,
+            seconds=settings.conversation_seconds, spare=settings.threads * _SPARE,
+            drain_seconds=settings.drain_seconds, keeper=self.roster,
         )  # fmt: skip
         deliverer = Deliverer(self.roster, sealer, self.receipts)
         broker = self.broker
@@ -133,7 +136,7 @@ class WorkerProcess:
     def stop(self) -> None:
         """Give back what is unstarted, let what is under way end within the drain time, then let go."""
         self.intake.stop()
-        self.worker.stop(timeout=int(self.settings.drain_seconds * 1000))
+        self.worker.stop(timeout=_CONSUMER_MS)  # the broker has waited for the sends by then
         self.roster.close()
         self.broker.close()
         if self.broker.is_idle:
