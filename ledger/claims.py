@@ -63,11 +63,17 @@ class Claims:
         answers: list[int] = self.store.run(script, (len(entries), *flatten(entries)))
         return answers
 
-    def renew(self, conversations: Iterable[tuple[str, str]], held: Iterable[Claimed]) -> set[str]:
-        """Keep (account, conversation) slots and deliveries for another lease; returns the ids held no longer."""
+    def renew(
+        self, conversations: Iterable[tuple[str, str]], held: Iterable[Claimed], *, drains: bool = False
+    ) -> set[str]:
+        """Keep (account, conversation) slots and deliveries for another lease; returns the ids held no longer.
+
+        A worker that `drains` brings no threads any more, and what it holds keeps none of other workers away.
+        """
         slots = [value for pair in conversations for value in pair]
         ids = [value for delivery in held for value in (delivery.id, delivery.fence)]
         lost = self.store.run(
-            "renew", (int(self.lease * 1e6), self.worker, self._threads, len(slots) // 2, *slots, *ids)
+            "renew",
+            (int(self.lease * 1e6), self.worker, 0 if drains else self._threads, len(slots) // 2, *slots, *ids),
         )
         return {value.decode() for value in lost}

@@ -50,6 +50,7 @@ _SHARED = {
     "settle": (*_GOVERNED, "health", "entries"),
     "usual": (*_WRITES, "accounts", "entries"),
     "login": (*_WRITES, "accounts"),
+    "renew": (*_WRITES, "accounts"),
     "configure": _GOVERNED,
     "manage": _GOVERNED,
     "replay": _GOVERNED,

@@ -127,7 +127,12 @@ class LaneBroker(Broker):
         self._wants_more = len(handed) >= wanted
         for item in asked_for:
             self.connections.give_up(item.account)
-        return wait, [self._begin(item) for item in handed]
+        conversations = [self._begin(item) for item in handed]
+        if self.draining:  # since a moment: no thread may be left to take them
+            for conversation in conversations:
+                self.finish(conversation)
+            return wait, []
+        return wait, conversations
 
     def _put(self, entries: Iterable[Entry]) -> None:
         self.settler.put(list(entries))
@@ -147,11 +152,13 @@ class LaneBroker(Broker):
         with self._lock:
             self._conversations.pop(conversation.name, None)
             self._stalled.discard(conversation.name)
+        if self.draining:
+            self.connections.give_up(conversation.account)
         if self._wants_more:
             self.wakes.ring()
 
     def drain(self, worker: Worker) -> None:
-        """Start nothing more and give everything unstarted back now."""
+        """Start nothing more, and give back now what is unstarted and whatever else others wait for."""
         self.draining = True
         self.wakes.ring()
         unstarted = [item.message for item in iter_queue(worker.work_queue)]
@@ -165,6 +172,12 @@ class LaneBroker(Broker):
                     self.finish(message.conversation)
                 except LedgerUnavailable:
                     continue  # the leases run out by themselves
+        self.connections.leave()
+        try:
+            self.settler.write(())  # a conversation that was late before now is told of before it no longer counts
+            self._renew_all()
+        except LedgerUnavailable as error:
+            log().warning("ledger.unavailable", reason=str(error))
         log().info("worker.draining", worker=self.claims.worker, conversations=len(conversations))
 
     def idle(self, seconds: float) -> bool:
@@ -191,18 +204,21 @@ class LaneBroker(Broker):
     def _renew(self) -> None:
         """Keep the leases of what is really held, apart from the sending threads."""
         while not self._closed.wait(self.claims.lease / 3):
-            with self._lock:
-                conversations = list(self._conversations.values())
-            held = [delivery for conversation in conversations for delivery in conversation.held()]
             try:
-                lost = self.claims.renew([(item.account, item.name) for item in conversations], held)
+                self._renew_all()
             except LedgerUnavailable as error:
                 log().warning("ledger.unavailable", reason=str(error))
                 continue
-            if lost:
-                for conversation in conversations:
-                    conversation.lose(lost)
             self.connections.tidy()
+
+    def _renew_all(self) -> None:
+        with self._lock:
+            conversations = list(self._conversations.values())
+        held = [delivery for conversation in conversations for delivery in conversation.held()]
+        slots = [(item.account, item.name) for item in conversations]
+        if lost := self.claims.renew(slots, held, drains=self.draining):
+            for conversation in conversations:
+                conversation.lose(lost)
 
     def _watch(self) -> None:
         """Find conversations that are late: their threads are replaced. Those that stall keep others of their account
@@ -218,7 +234,7 @@ class LaneBroker(Broker):
                 changed = late != self._stalled
                 self._stalled = late
             stalled = {account for seconds, account in waits.values() if seconds > _STALLED_SECONDS}
-            if stalled and (stalled != told_of or now > told + _STALLED_AGAIN):
+            if stalled and not self.draining and (stalled != told_of or now > told + _STALLED_AGAIN):
                 told = now
                 self.settler.put([stall(account) for account in sorted(stalled)])
             told_of = stalled

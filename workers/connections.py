@@ -13,6 +13,8 @@ from typing import Protocol
 
 from postier.ledger.entries import Entry, Kept, keep
 
+_GOODBYE = 1.5  # seconds: more than servers get to close
+
 
 class Keeper(Protocol):
     """Who has the drivers."""
@@ -43,6 +45,7 @@ class Connections:
         self._lock = threading.Lock()
         self._said: dict[str, int] = {}
         self._at = 0
+        self._giving_up: list[threading.Thread] = []
 
     def kept(self, account: str) -> Kept:
         """How many there are now, to be told with the end of a conversation."""
@@ -60,11 +63,21 @@ class Connections:
                 self._say(account)
 
     def give_up(self, account: str) -> None:
-        """Others wait for them and no thread here is free: close them and say so, aside from the caller."""
-        threading.Thread(target=self._give_up, args=(account,), name="postier-give-up", daemon=True).start()
+        """Others may wait for them and nothing here will use them: close them and say so, aside from the caller."""
+        thread = threading.Thread(target=self._give_up, args=(account,), name="postier-give-up", daemon=True)
+        thread.start()
+        with self._lock:
+            self._giving_up = [*(one for one in self._giving_up if one.is_alive()), thread]
+
+    def leave(self) -> None:
+        """This process begins nothing more: give everything up."""
+        for account in [name for name, count in list(self._said.items()) if count]:
+            self.give_up(account)
 
     def all_closed(self) -> list[Entry]:
         """What is left to say when every driver is closed."""
+        for thread in self._giving_up:
+            thread.join(_GOODBYE)
         return [keep(self._worker, account, self.kept(account)) for account, count in list(self._said.items()) if count]
 
     def _give_up(self, account: str) -> None:

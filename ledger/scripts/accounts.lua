@@ -4,6 +4,7 @@
 --   factor, factor_at, slowed_at, hold (adaptive pace)
 --   each (microseconds a mail takes, the last conversations first)
 --   trouble, opened, seen_ok, seen_bad, seen_at (circuit breaker)              proven, probe, stalled, full
+--   drains (until when workers that drain may hold conversations)
 --   max_rcpt, fallback, overflow, credential                                   ahead (urgent mails while bulk waited)
 local SECOND = 1000000
 

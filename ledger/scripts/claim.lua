@@ -214,15 +214,31 @@ local function room_for_unheard(busy, threads)
   return 1
 end
 
+-- How many of an account's conversations are with workers that drain: those hold connections, but nobody's threads.
+local function with_drainers(account, a)
+  if number(a.drains) <= NOW then return 0 end
+  local count, drains = 0, {}
+  for _, name in ipairs(redis.call('ZRANGE', P .. 'sending:' .. account, 0, number(a.cap, 1))) do
+    local worker = string.match(name, '^(.*)%.%d+%.%d+$') or name
+    if drains[worker] == nil then
+      drains[worker] = redis.call('HGET', P .. 'worker:' .. worker, 'threads') == '0'
+    end
+    if drains[worker] then count = count + 1 end
+  end
+  return count
+end
+
 -- How many conversations the account may begin now, or nil and when to look again.
 local function free_rooms(account, a)
   local threads = fleet()
   local troubled = a.probe or number(a.trouble) > 0
-  local cap = math.max(1, math.floor(number(a.cap, 1) * pace_factor(a)))
+  local most = math.max(1, math.floor(number(a.cap, 1) * pace_factor(a)))
+  local cap = most
   if threads > 0 and redis.call('SCARD', P .. 'accounts') > 1 then
     cap = math.min(cap, math.max(1, math.floor(threads / 2)))
   end
-  if troubled or not a.proven then cap = 1 end
+  if not a.proven then cap = 1 end
+  if troubled then cap, most = 1, 1 end
   if troubled then
     redis.call('ZREMRANGEBYSCORE', P .. 'troubled', '-inf', NOW)
     if redis.call('ZCARD', P .. 'troubled') >= math.max(1, math.floor(threads / 4)) then
@@ -230,15 +246,20 @@ local function free_rooms(account, a)
     end
   end
   local busy = P .. 'sending:' .. account
-  local begun = redis.call('ZCARD', busy)
-  local slots = cap - begun
-  if slots <= 0 and not HOLD then slots = slots + redis.call('ZREMRANGEBYSCORE', busy, '-inf', NOW) end
+  local begun, leaving, slots
+  local function count()
+    begun = redis.call('ZCARD', busy)
+    leaving = begun > 0 and with_drainers(account, a) or 0
+    slots = math.min(cap - begun + leaving, most - begun)
+  end
+  count()
+  if slots <= 0 and not HOLD and redis.call('ZREMRANGEBYSCORE', busy, '-inf', NOW) > 0 then count() end
   doubtful = threads > 1 and unheard(a, begun)
   if slots > 0 then
     local room = slots
     if doubtful then
       local at
-      room, at = room_for_unheard(begun, threads)
+      room, at = room_for_unheard(begun - leaving, threads)
       if not room then
         redis.call('HSET', account_key(account), 'full', 1)
         return nil, at
@@ -248,7 +269,7 @@ local function free_rooms(account, a)
     for _, closely in ipairs({ false, not HOLD }) do
       local others
       others, holder, keeping.count, keeping.at = kept_by_others(account, WORKER, closely)
-      local open = number(a.cap, 1) - cap + slots - others
+      local open = number(a.cap, 1) - begun - others
       if open > 0 then return math.min(room, open), troubled end
     end
     ask_for_a_connection(account, holder)
