@@ -203,11 +203,14 @@ class LaneBroker(Broker):
 
     def _renew(self) -> None:
         """Keep the leases of what is really held, apart from the sending threads."""
-        while not self._closed.wait(self.claims.lease / 3):
+        usual = pause = self.claims.lease / 3
+        while not self._closed.wait(pause):
             try:
                 self._renew_all()
+                pause = usual
             except LedgerUnavailable as error:
                 log().warning("ledger.unavailable", reason=str(error))
+                pause = usual / 10  # waiting in vain took its part of the lease already
                 continue
             self.connections.tidy()
 

@@ -11,6 +11,7 @@ import pytest
 
 from postier.ledger.claims import Claims
 from postier.ledger.entries import Handed
+from postier.schemas.errors import LedgerUnavailable
 from postier.workers.broker import LaneBroker
 from tests.conftest import until
 from tests.drivers.kit import Peer, ScriptedServer, polite
@@ -199,3 +200,21 @@ def test_what_comes_while_a_worker_begins_to_drain_goes_back_with_its_slot(
     assert lanes.is_idle
     assert {ledger.state(identity) for identity in ids} == {"waiting"}
     assert ledger.store.redis.zcard(ledger.store.key("sending:main")) == 0
+
+
+def test_a_renewal_that_failed_is_repeated_while_the_lease_lasts(
+    broker: tuple[LaneBroker, Ledger], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reply that is waited for in vain takes 4 of the shipping lease's 15 seconds, and a usual pause 5 more."""
+    lanes, _ = broker
+    tries: list[float] = []
+
+    def unreachable(*_: object, **__: object) -> set[str]:
+        tries.append(time.monotonic())
+        raise LedgerUnavailable("no answer")
+
+    monkeypatch.setattr(lanes.claims, "lease", 3.0)
+    monkeypatch.setattr(lanes.claims, "renew", unreachable)
+    lanes.consume("lanes")
+    until(lambda: len(tries) >= 4, 5)
+    assert tries[3] - tries[0] < 1.0
