@@ -308,12 +308,18 @@ class _DrainOnShutdown(Middleware):
     def before_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
         if isinstance(broker, LaneBroker):
             until = time.monotonic() + broker.drain_seconds
-            broker.drain(worker)
-            for thread in worker.workers:
-                thread.stop()
-            for consumer in worker.consumers.values():
-                for _ in worker.workers:
-                    consumer.handle_message(_WakeUp())
-            # Dramatiq 2.2.1 waits too briefly: it takes the time since it began off each later thread's share anew.
-            for thread in worker.workers:
-                thread.join(max(0.0, until - time.monotonic()))
+            try:
+                broker.drain(worker)
+            finally:  # Dramatiq goes on behind an error, and what is under way may end all the same
+                self._let_end(worker, until)
+
+    @staticmethod
+    def _let_end(worker: Worker, until: float) -> None:
+        for thread in worker.workers:
+            thread.stop()
+        for consumer in worker.consumers.values():
+            for _ in worker.workers:
+                consumer.handle_message(_WakeUp())
+        # Dramatiq 2.2.1 waits too briefly: it takes the time since it began off each later thread's share anew.
+        for thread in worker.workers:
+            thread.join(max(0.0, until - time.monotonic()))

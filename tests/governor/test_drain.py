@@ -7,12 +7,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+import dramatiq
 import pytest
+from dramatiq.worker import Worker
 
 from postier.ledger.claims import Claims
 from postier.ledger.entries import Handed
 from postier.schemas.errors import LedgerUnavailable
-from postier.workers.broker import LaneBroker
+from postier.workers.broker import ACTOR, QUEUE, LaneBroker
 from tests.conftest import until
 from tests.drivers.kit import Peer, ScriptedServer, polite
 from tests.governor.kit import MakeGovernor
@@ -218,3 +220,28 @@ def test_a_renewal_that_failed_is_repeated_while_the_lease_lasts(
     lanes.consume("lanes")
     until(lambda: len(tries) >= 4, 5)
     assert tries[3] - tries[0] < 1.0
+
+
+def test_a_drain_that_fails_still_lets_sends_end(
+    broker: tuple[LaneBroker, Ledger], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lanes, ledger = broker
+    begun, over = threading.Event(), threading.Event()
+
+    def send(conversation: str) -> None:
+        begun.set()
+        time.sleep(1.0)
+        over.set()
+
+    def fail(worker: Worker) -> None:
+        raise RuntimeError("can't start new thread")
+
+    dramatiq.actor(actor_name=ACTOR, queue_name=QUEUE, broker=lanes)(send)
+    monkeypatch.setattr(lanes, "drain_seconds", 5.0)
+    monkeypatch.setattr(lanes, "drain", fail)
+    ledger.publish_many(1, "main")
+    worker = Worker(lanes, worker_threads=2)
+    worker.start()
+    assert begun.wait(10)
+    worker.stop(timeout=1)
+    assert over.is_set()
