@@ -14,21 +14,21 @@ from postier.ledger.retention import tell_retention
 from postier.ledger.store import Argument, Store, translated
 from postier.schemas.account import Account, Limits, Registry
 
-# Mail leaves a little after its permit was given, and the claim script makes up for half of this share of the window:
-# the other half keeps late mails from adding up to an excess.
-_GUARD = 0.075
-_BURST_SHARE = 0.02
+# What the claim script makes up for when it looks late (LATE in permits.lua), as a share of the window. Fewer than ten
+# a window get room besides, for mails that leave later (seconds) than their neighbours after their permit: there one
+# too many at the provider is more than a tenth.
+_LATE = 0.015
+_FEW, _ROOM_OF_FEW = 10, 0.05
 
 
-def pace(limit: float, window: float) -> tuple[int, int]:
-    """GCRA interval (microseconds) and burst for `limit` mails per `window` seconds.
+def pace(limit: float, window: float) -> int:
+    """GCRA interval (microseconds) for `limit` mails per `window` seconds.
 
-    Chosen so that no window holds more than `limit` mails, even when one leaves 3.75 % of the window late:
-    burst + floor((window + lateness made up for + lateness) / interval) <= limit.
+    Chosen so that no window holds more than `limit` permits, however late the looks are:
+    1 + floor((window + lateness made up for) / interval) <= limit.
     """
-    burst = max(1, math.floor(limit * _BURST_SHARE))
-    interval = (1 + _GUARD) * window / (limit - burst + 1 if limit > 1 else limit)
-    return max(1, math.ceil(interval * 1_000_000)), burst
+    room = _ROOM_OF_FEW if limit < _FEW else 0
+    return max(1, math.ceil((window * (1 + _LATE) + room) / limit * 1_000_000))
 
 
 def _day_end(limits: Limits, now: datetime) -> datetime:
@@ -55,8 +55,8 @@ def _fields(account: Account, credential: str | None, now: datetime) -> dict[str
         "overflow": account.overflow if account.fallback else "",
     }
     for rule, limit, window in (("second", limits.per_second, 1.0), ("minute", limits.per_minute, 60.0)):
-        interval, burst = pace(limit, window) if limit is not None else ("", "")
-        fields[f"{rule}_t"], fields[f"{rule}_b"] = interval, burst
+        fields[f"{rule}_t"] = pace(limit, window) if limit is not None else ""
+        fields[f"{rule}_b"] = 1 if limit is not None else ""  # a burst, of which workers of before had more
     if credential is not None:
         fields["credential"] = credential
     return fields

@@ -329,7 +329,7 @@ local function spend(account, a, mails, recipients, again)
     local T = tonumber(a[rule[1] .. '_t'])
     if T then
       T = T / factor
-      local tat = arrival(rule, T, number(a[rule[1] .. '_tat'])) + mails * T
+      local tat = arrival(rule, number(a[rule[1] .. '_tat'])) + mails * T
       redis.call('HSET', key, rule[1] .. '_tat', whole(tat), 'granted', NAME)
       again = math.max(again, tat - (number(a[rule[1] .. '_b'], 1) - 1) * T)
     end

@@ -32,13 +32,15 @@ local function spent_quota(a)
 end
 
 -- GCRA: how many may go now, and when the next one may. T: interval, B: burst, tat: theoretical arrival time.
--- A little lateness is made up for, or every late look would lower the rate; `pace` in accounts.py leaves room for it.
-local function arrival(rule, T, tat)
-  return math.max(tat, NOW - math.min(math.max(T / 2, rule[2] * 0.025), rule[2] * 0.0375))
+-- A little lateness (LATE of the window) is made up for, or every late look would lower the rate; `pace` in accounts.py
+-- leaves room for it.
+local LATE = 0.015
+local function arrival(rule, tat)
+  return math.max(tat, NOW - rule[2] * LATE)
 end
 
 local function allowance(rule, T, B, tat)
-  tat = arrival(rule, T, tat)
+  tat = arrival(rule, tat)
   local free = (B - 1) * T - (tat - NOW)
   if free < 0 then return 0, tat - (B - 1) * T end
   return math.floor(free / T) + 1, NOW
