@@ -14,11 +14,11 @@ from postier.ledger.retention import tell_retention
 from postier.ledger.store import Argument, Store, translated
 from postier.schemas.account import Account, Limits, Registry
 
-# What the claim script makes up for when it looks late (LATE in permits.lua), as a share of the window. Besides,
-# mails that leave later (seconds) than their neighbours after their permit have room where it costs nearly nothing, and
-# where one too many at the provider is more than a tenth.
+# What the claim script makes up for when it looks late (LATE in permits.lua), as a share of the window.
 _LATE = 0.015
-_ROOM, _FEW = 0.05, 10
+# Seconds that a mail may leave later than its neighbours after its permit, before a window at the provider holds one
+# too many. Twice as much where that costs nearly nothing, and where one too many is more than a tenth.
+_ROOM, _FEW = 0.025, 10
 
 
 def pace(limit: float, window: float) -> int:
@@ -27,7 +27,7 @@ def pace(limit: float, window: float) -> int:
     Chosen so that no window holds more than `limit` permits, however late the looks are:
     1 + floor((window + lateness made up for) / interval) <= limit.
     """
-    room = _ROOM if window > 1 or limit < _FEW else 0
+    room = 2 * _ROOM if window > 1 or limit < _FEW else _ROOM
     return max(1, math.ceil((window * (1 + _LATE) + room) / limit * 1_000_000))
 
 
