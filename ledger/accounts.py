@@ -24,8 +24,8 @@ _ROOM, _FEW = 0.025, 10
 def pace(limit: float, window: float) -> int:
     """GCRA interval (microseconds) for `limit` mails per `window` seconds.
 
-    Chosen so that no window holds more than `limit` permits, however late the looks are:
-    1 + floor((window + lateness made up for) / interval) <= limit.
+    Chosen so that no window holds more than `limit` mails, however late the looks are and though a mail leaves late:
+    1 + floor((window + lateness made up for + lateness) / interval) <= limit.
     """
     room = 2 * _ROOM if window > 1 or limit < _FEW else _ROOM
     return max(1, math.ceil((window * (1 + _LATE) + room) / limit * 1_000_000))
