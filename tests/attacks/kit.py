@@ -239,6 +239,12 @@ class Yard:
         lax = [Mail(_path(one.mail_from), tuple(map(_path, one.rcpts)), unstuffed(one.body)) for one in self.lax.taken]
         return [*self.strict.mails, *self.ascii_only.mails, *self.shop.mails, *lax]
 
+    def stop_workers(self) -> None:
+        for worker in self._workers:
+            worker.terminate()
+        for worker in self._workers:
+            worker.wait(60)
+
     def close(self) -> None:
         for worker in self._workers:
             worker.kill()

@@ -134,6 +134,7 @@ def found(
             result = Found()
             outputs = run_through(yard, list(accounts))
             assert_it_was_carried(good, chatty, yard)
+            yard.stop_workers()
             result.places |= {f"command {name}": text.encode() for name, text in outputs.items()}
             result.places |= {path.name: path.read_bytes() for path in folder.glob("worker*.log")}
             result.places |= errors(yard)
@@ -293,10 +294,11 @@ def errors(yard: Yard) -> dict[str, bytes]:
 
 
 def dump(store: Store) -> Iterator[tuple[bytes, bytes]]:
-    """Every key with its value as Redis would write it, and as text where it has one."""
+    """Every key with its value as Redis would write it, and as text where it has one; keys that end meanwhile are over."""
     for key in store.redis.scan_iter(count=10_000):
         kind = store.redis.type(key)
         readers: dict[bytes, Callable[[bytes], Any]] = {
+            b"none": lambda _: b"",
             b"string": lambda k: store.redis.get(k),
             b"hash": lambda k: b" ".join(one for pair in store.redis.hgetall(k).items() for one in pair),
             b"list": lambda k: b" ".join(store.redis.lrange(k, 0, -1)),
