@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import socket
 import struct
 import time
@@ -64,6 +65,7 @@ _MEANS = {
     "OOM": "redis_full: its memory is full",
     "MISCONF": "disk_full: it answers MISCONF, for it cannot write to its disk",
 }
+_IN_A_PIPELINE = re.compile(r"^Command # \d+ \(.*\) of pipeline caused error: ", re.DOTALL)
 # The client library takes the word off where it has a class for it.
 _CLASSES: dict[type[Exception], str] = {
     OutOfMemoryError: "OOM",
@@ -85,6 +87,11 @@ def script_source(name: str) -> tuple[str, str]:
     return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
+def _words(error: ResponseError) -> str:
+    """What the server said: in a pipeline the client library puts the command with its values in front."""
+    return _IN_A_PIPELINE.sub("", str(error))
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """Turn the client library's errors into ours."""
@@ -96,11 +103,14 @@ def translated() -> Iterator[None]:
         raise LedgerUnavailable(f"Redis cannot be reached: {name}") from None
     except NoPermissionError as error:
         text = "Redis refuses the command: its user has no right to it (compare deploy/users.acl)"
-        raise LedgerUnavailable(f"{text}: {error}"[:300], retry_after=30.0) from None
+        raise LedgerUnavailable(f"{text}: {_words(error)}"[:300], retry_after=30.0) from None
     except ResponseError as error:
-        word = _CLASSES.get(type(error)) or str(error).split(" ", 1)[0]
+        words = _words(error)
+        word = _CLASSES.get(type(error)) or words.split(" ", 1)[0]
         if word in _REFUSALS:
             raise LedgerUnavailable(f"Redis refuses the write: {_MEANS.get(word, word)}", retry_after=5.0) from None
+        if words != str(error):
+            raise type(error)(words) from None
         raise
     except RedisError as error:
         raise LedgerUnavailable(f"Redis failed: {type(error).__name__}") from None

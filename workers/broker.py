@@ -85,6 +85,11 @@ class LaneBroker(Broker):
         self._closed = threading.Event()
         self._helpers: list[threading.Thread] = []
 
+    @property
+    def helpers(self) -> tuple[threading.Thread, ...]:
+        """The threads beside those that consume and send; all of them live until `close`."""
+        return (*self._helpers, self.settler.flusher)
+
     def declare_queue(self, queue_name: str) -> None:
         """Announce the one queue; there is no delay queue, so Dramatiq starts no consumer for one."""
         if queue_name not in self.queues:

@@ -125,6 +125,12 @@ class WorkerProcess:
         except LedgerUnavailable as error:
             log().warning("ledger.unavailable", reason=str(error))
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether every thread that should be at work is: an error nobody foresaw may have ended one."""
+        threads = (*self.worker.consumers.values(), *self.worker.workers, *self.broker.helpers, self.intake)
+        return all(thread.is_alive() for thread in threads)
+
     def start(self) -> None:
         """Start claiming."""
         self.roster.warm_up()
@@ -179,14 +185,19 @@ def run(settings: Settings | None = None) -> int:
     share_memory_among_threads()
     process = WorkerProcess(settings)
     process.prepare(stopping)
+    code = 0
     if not stopping.is_set():
         process.start()
         while not stopping.wait(_REFRESH_SECONDS):
+            if not process.is_whole:
+                log().critical("worker.broken", means="one of its threads ended; this process makes room for a new one")
+                code = 1
+                break
             process.vigil.look()
             process.refresh()
             process.receipts.trim(settled=lambda: process.broker.is_idle)
         process.stop()
-    return 0
+    return code
 
 
 if __name__ == "__main__":

@@ -44,8 +44,8 @@ class Settler:
         self._dirty = threading.Event()
         self._asleep = False
         self._closed = threading.Event()
-        self._flusher = threading.Thread(target=self._flush_late, name="postier-settler", daemon=True)
-        self._flusher.start()
+        self.flusher = threading.Thread(target=self._flush_late, name="postier-settler", daemon=True)
+        self.flusher.start()
 
     def put(self, entries: Sequence[Entry]) -> Ticket:
         """Hand over entries without waiting; look at the ticket with `wait`."""
@@ -126,6 +126,6 @@ class Settler:
         """Write what is left and stop. Calling twice is safe."""
         self._closed.set()
         self._dirty.set()
-        self._flusher.join(timeout=5)
+        self.flusher.join(timeout=5)
         with self._turn:
             self._write_all()

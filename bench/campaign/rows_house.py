@@ -132,17 +132,21 @@ def no_descriptors(arena: Arena) -> None:
 
     # Connections to Redis come with threads that were busy at once: the first failures bring those, no later ones may.
     arena.check("the first connections fail", eventually(lambda: tried(100), 60))
-    before, size = len(list(folder.iterdir())), memory(worker.pid)
-    arena.check(f"{rounds} connections fail", eventually(lambda: tried(100 + rounds), rounds / 5))
+    before = len(list(folder.iterdir()))
+    # Threads that work for the first time take their stacks, 13 MiB for all: a leak goes on after that.
+    eventually(lambda: tried(100 + rounds // 2), rounds / 10)
+    size = memory(worker.pid)
+    arena.check(f"{rounds} connections fail", eventually(lambda: tried(100 + rounds), rounds / 10))
     arena.notes.append(f"{len(dead.connected)} connections failed")
     more = arena.burst(50)
     arena.all_sent(30, more)
     # Some of the failing connections are open at any moment.
     eventually(lambda: len(list(folder.iterdir())) <= before + 4, 15)
     after = len(list(folder.iterdir()))
-    arena.notes.append(f"descriptors {before} -> {after}, RSS {size:.0f} -> {memory(worker.pid):.0f} MiB")
+    grown = memory(worker.pid) - size
+    arena.notes.append(f"descriptors {before} -> {after}, RSS {size:.0f} MiB half way, {grown:+.1f} at the end")
     arena.check("no descriptors leak", after <= before + 4)
-    arena.check("no memory leaks", memory(worker.pid) <= size + 16)
+    arena.check("no memory leaks", grown <= (4 if arena.full else 16))
     arena.may_wait = True
 
 

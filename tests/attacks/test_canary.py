@@ -294,7 +294,7 @@ def errors(yard: Yard) -> dict[str, bytes]:
 
 
 def dump(store: Store) -> Iterator[tuple[bytes, bytes]]:
-    """Every key with its value as Redis would write it, and as text where it has one; keys that end meanwhile are over."""
+    """Every key with its value as Redis would write it, and as text where it has one; some end meanwhile."""
     for key in store.redis.scan_iter(count=10_000):
         kind = store.redis.type(key)
         readers: dict[bytes, Callable[[bytes], Any]] = {

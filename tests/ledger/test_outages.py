@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from redis.exceptions import ResponseError
 
 from postier.ledger.embedded import EmbeddedServer, free_port
-from postier.ledger.store import Store
+from postier.ledger.store import Store, translated
+from postier.ledger.wakes import Wakes
 from postier.schemas.errors import LedgerUnavailable
 
 
@@ -33,3 +36,61 @@ def test_a_connection_that_the_server_closed_is_replaced_unseen_once_it_lay_idle
         assert store.run("dataset", ("name", ""))[0] == b"name"
         assert store.lost_connections == 1
         store.close()
+
+
+@pytest.fixture
+def refusing(tmp_path: Path) -> Iterator[tuple[EmbeddedServer, Store]]:
+    """A server that begins to refuse writes, as one whose disk is full does, when `refuse` is called."""
+    with EmbeddedServer(tmp_path, fsync="no") as redis:
+        store = Store(redis.url, timeout=2.0)
+        yield redis, store
+        store.close()
+
+
+def refuse(store: Store, yes: bool) -> None:
+    store.redis.config_set("min-replicas-to-write", int(yes))
+
+
+def test_a_write_that_is_refused_in_a_pipeline_is_an_outage_that_repeats_no_value(
+    refusing: tuple[EmbeddedServer, Store],
+) -> None:
+    _, store = refusing
+    refuse(store, True)
+    for transaction in (False, True):
+        with pytest.raises(LedgerUnavailable, match="refuses the write: NOREPLICAS") as told, translated():
+            store.redis.pipeline(transaction=transaction).lpush("list", "Hush (a) b").execute()
+        assert "Hush" not in str(told.value)
+
+
+def test_a_pipeline_without_the_right_to_it_says_so_and_repeats_no_value(
+    refusing: tuple[EmbeddedServer, Store],
+) -> None:
+    redis, store = refusing
+    store.redis.acl_setuser("reader", enabled=True, nopass=True, keys=["*"], commands=["+get"])
+    reader = Store(redis.url.replace("127.0.0.1", "reader:x@127.0.0.1"), timeout=2.0)
+    with pytest.raises(LedgerUnavailable, match=r"no right to it.*'lpush'") as told, translated():
+        reader.redis.pipeline(transaction=False).lpush("list", "Hush (a) b").execute()
+    assert "Hush" not in str(told.value)
+    reader.close()
+
+
+def test_another_error_in_a_pipeline_repeats_no_value(refusing: tuple[EmbeddedServer, Store]) -> None:
+    _, store = refusing
+    store.redis.set("text", "here")
+    with pytest.raises(ResponseError, match=r"^WRONGTYPE") as told, translated():
+        store.redis.pipeline(transaction=False).lpush("text", "Hush (a) b").execute()
+    assert "Hush" not in str(told.value)
+
+
+def test_who_stops_listening_while_writes_are_refused_listens_again_afterwards(
+    refusing: tuple[EmbeddedServer, Store],
+) -> None:
+    _, store = refusing
+    wakes = Wakes(store, "w1")
+    assert not wakes.wait(0.01, listen=True)
+    refuse(store, True)
+    wakes.pass_on()
+    refuse(store, False)
+    store.redis.lpush(store.key("wake"), "1")
+    assert wakes.wait(30.0, listen=True)
+    wakes.close()

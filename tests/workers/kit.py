@@ -61,15 +61,16 @@ class House:
         for name in self.registry.accounts:  # accounts that have sent before: new ones begin with one conversation
             self.store.redis.hset(self.store.key(f"account:{name}"), "proven", 1)
 
-    def start_worker(self, **settings: Any) -> subprocess.Popen[bytes]:
-        """A worker process; its log is `log()`."""
+    def start_worker(self, *, before: str = "", **settings: Any) -> subprocess.Popen[bytes]:
+        """A worker process; its log is `log()`. `before` is Python that it runs first."""
         values = {name: getattr(self.settings, name) for name in Settings.model_fields} | settings
         values["seal_keys"] = self.settings.seal_keys.get_secret_value()
         env = {name: value for name, value in os.environ.items() if not name.startswith("POSTIER_")}
         env |= {f"POSTIER_{name.upper()}": str(value) for name, value in values.items()}
+        how = ["-c", f"{before}\nimport os\nfrom postier.workers.main import run\nos._exit(run())"]
         with (self.folder / f"worker{len(self.workers)}.log").open("ab") as log:
             worker = subprocess.Popen(
-                [sys.executable, "-m", "postier.workers.main"],
+                [sys.executable, *(how if before else ("-m", "postier.workers.main"))],
                 env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         self.workers.append(worker)
