@@ -56,7 +56,9 @@ _SHARED = {
     "manage": _GOVERNED,
     "replay": _GOVERNED,
 }
-_REFUSALS = ("OOM", "MISCONF", "READONLY", "NOREPLICAS", "LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN")
+_REFUSALS = (
+    "OOM", "MISCONF", "READONLY", "NOREPLICAS", "LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "UNBLOCKED",
+)  # fmt: skip
 _NOT_OFFERED = (
     "the ledger's scripts are not loaded, and this user may not bring any: no worker of this version has been here "
     "since Redis started (update workers before publishers)"
@@ -64,6 +66,7 @@ _NOT_OFFERED = (
 _MEANS = {
     "OOM": "redis_full: its memory is full",
     "MISCONF": "disk_full: it answers MISCONF, for it cannot write to its disk",
+    "UNBLOCKED": "UNBLOCKED, for it became a replica",
 }
 _IN_A_PIPELINE = re.compile(r"^Command # \d+ \(.*\) of pipeline caused error: ", re.DOTALL)
 # The client library takes the word off where it has a class for it.

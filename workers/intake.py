@@ -11,6 +11,7 @@ from postier.schemas.errors import LedgerUnavailable
 from postier.settings.logs import log
 
 _WAIT = 2.0
+_AGAIN = 5.0
 
 
 class Intake(threading.Thread):
@@ -29,6 +30,10 @@ class Intake(threading.Thread):
                 _, refused = self._inbox.take(self._registry(), wait=_WAIT)
             except LedgerUnavailable as error:
                 self._stopping.wait(error.retry_after)
+                continue
+            except Exception:  # what was taken stays there; a process that ended of it would take its sends along
+                log().exception("inbox.failed")
+                self._stopping.wait(_AGAIN)
                 continue
             if refused:
                 log().warning("event.refused", count=refused, source="inbox")

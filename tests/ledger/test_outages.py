@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from postier.ledger.embedded import EmbeddedServer, free_port
 from postier.ledger.store import Store, translated
 from postier.ledger.wakes import Wakes
 from postier.schemas.errors import LedgerUnavailable
+from tests.conftest import PATIENCE, until
 
 
 def test_a_store_works_again_after_hundreds_of_refused_connections(tmp_path: Path) -> None:
@@ -94,3 +96,20 @@ def test_who_stops_listening_while_writes_are_refused_listens_again_afterwards(
     store.redis.lpush(store.key("wake"), "1")
     assert wakes.wait(30.0, listen=True)
     wakes.close()
+
+
+def test_a_server_that_becomes_a_replica_while_it_is_listened_to_is_away(
+    refusing: tuple[EmbeddedServer, Store],
+) -> None:
+    _, store = refusing
+    with ThreadPoolExecutor(1) as pool:
+
+        def listen() -> None:
+            with translated():
+                store.redis.blmove("inbox", "taken", 20, "LEFT", "RIGHT")
+
+        waits = pool.submit(listen)
+        until(lambda: store.redis.info("clients")["blocked_clients"] == 1, what="somebody who listens")
+        store.redis.replicaof("127.0.0.1", free_port())
+        with pytest.raises(LedgerUnavailable, match="UNBLOCKED"):
+            waits.result(PATIENCE)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from postier.ledger.embedded import EmbeddedServer
+from postier.schemas.edge import wrap
 from tests.conftest import PATIENCE, until
 from tests.drivers.kit import ScriptedServer, polite
 from tests.ledger.kit import reset_link
@@ -19,7 +20,6 @@ MakeHouse = Callable[..., House]
 ENDED = {
     "consumer": "postier.workers.broker.LaneConsumer.close",
     "renewal": "postier.workers.broker.LaneBroker._renew_all",
-    "intake": "postier.ledger.inbox.Inbox.take",
 }
 FAILS_ONCE = """
 from pydoc import locate
@@ -67,3 +67,14 @@ def test_a_worker_that_lost_a_thread_says_so_and_ends_for_its_supervisor_to_repl
         worker = house.start_worker(before=FAILS_ONCE.format(path=ENDED[thread]))
         assert worker.wait(PATIENCE) == 1
         assert house.log().index("worker.broken") < house.log().index("worker.stopped"), "it ended in order"
+
+
+def test_an_error_that_nobody_foresaw_in_the_inbox_is_told_and_the_inbox_goes_on(make_house: MakeHouse) -> None:
+    with ScriptedServer(polite()) as server:
+        house = make_house(main=smtp(server.port))
+        worker = house.start_worker(before=FAILS_ONCE.format(path="postier.ledger.inbox.Inbox.take"))
+        envelope = wrap(reset_link(), tenant="school").model_dump_json()
+        house.store.redis.rpush(house.store.key("inbox"), envelope)
+        until(lambda: server.bodies, what="the mail from the inbox")
+        assert "inbox.failed" in house.log()
+        assert worker.poll() is None
