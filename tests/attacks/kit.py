@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,7 +29,7 @@ from postier.schemas.events import KINDS
 from postier.schemas.events.base import EXAMPLE_TIME
 from postier.settings.config import Settings
 from tests.attacks.lax import LaxServer
-from tests.conftest import until
+from tests.conftest import PATIENCE, until
 from tests.drivers.kit import LOCK_STEP, Peer, ScriptedServer, polite
 from tests.workers.kit import ENDS, toml
 from tests.workers.kit import smtp as smtp_account
@@ -158,14 +159,14 @@ class Yard:
         self.accounts_file.write_text(toml({"default_account": "main", "accounts": made, "tenants": TENANTS}))
         self.settings = Settings(
             redis_url=url, namespace=namespace, seal_keys=SecretStr(seal_key), accounts_file=self.accounts_file,
-            data_dir=folder / "data", threads=8, redis_timeout=3.0, log_level="debug",
+            data_dir=folder / "data", threads=8, redis_timeout=12.0, log_level="debug",
         )  # fmt: skip
         self.environment = {
             f"POSTIER_{name.upper()}": str(value)
             for name in Settings.model_fields
             if (value := getattr(self.settings, name)) is not None
         } | {"POSTIER_SEAL_KEYS": seal_key}
-        self.store = Store(url, namespace=namespace, timeout=3.0)
+        self.store = Store(url, namespace=namespace, timeout=PATIENCE)
         self.queries = Queries(self.store)
         self._workers: list[subprocess.Popen[bytes]] = []
 
@@ -225,7 +226,7 @@ class Yard:
             pipe.hget(self.store.key(f"delivery:{identity}"), "state")
         return {identity: (state or b"").decode() for identity, state in zip(ids, pipe.execute(), strict=True)}
 
-    def wait_for_the_end(self, ids: list[str], seconds: float = 30.0) -> dict[str, str]:
+    def wait_for_the_end(self, ids: list[str], seconds: float = 4 * PATIENCE) -> dict[str, str]:
         until(lambda: set(self.states(ids).values()) <= ENDS, seconds, what="the end of every delivery")
         return self.states(ids)
 
@@ -239,6 +240,19 @@ class Yard:
         lax = [Mail(_path(one.mail_from), tuple(map(_path, one.rcpts)), unstuffed(one.body)) for one in self.lax.taken]
         return [*self.strict.mails, *self.ascii_only.mails, *self.shop.mails, *lax]
 
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """The workers stand still, and whatever they asked of Redis before is done."""
+        for worker in self._workers:
+            worker.send_signal(signal.SIGSTOP)
+        try:
+            until(lambda: all(_is_stopped(worker.pid) for worker in self._workers), what="that the workers stand still")
+            self.store.redis.ping()
+            yield
+        finally:
+            for worker in self._workers:
+                worker.send_signal(signal.SIGCONT)
+
     def stop_workers(self) -> None:
         for worker in self._workers:
             worker.terminate()
@@ -251,6 +265,15 @@ class Yard:
             worker.wait(10)
         self._stack.close()
         self.store.close()
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether every thread of the process is."""
+    try:
+        threads = [thread.read_text() for thread in Path(f"/proc/{pid}/task").glob("*/stat")]
+    except OSError:  # one ended meanwhile
+        return False
+    return all(thread.rpartition(")")[2].split()[0] == "T" for thread in threads)
 
 
 def with_words(table: Sequence[Mapping[str, Any]]) -> Callable[[Peer], None]:

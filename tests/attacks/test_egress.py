@@ -71,7 +71,7 @@ def test_a_stored_account_opens_no_door_whoever_stored_it(yard: Yard) -> None:
         (identity,) = yard.publish([given], "stored")[0]["deliveries"]
         until(lambda: yard.queries.accounts()["stored-inner"]["state"] == "parked")
         assert yard.queries.accounts()["stored-inner"]["words"] == WORDS
-        assert yard.status(identity).state == "waiting"
+        until(lambda: yard.status(identity).state == "waiting")  # its account is parked first
         assert server.connections == 0
 
 
@@ -146,7 +146,7 @@ def test_nothing_inside_gets_so_much_as_a_knock() -> None:
     hosts += [*ADDRESSES, *(f"[{address}]" for address in ADDRESSES if ":" in address), "localhost"]
     done = subprocess.run(
         ["unshare", "-rn", sys.executable, "-m", "tests.attacks.inner_net", json.dumps(hosts)],
-        cwd=root, env=os.environ | {"PYTHONPATH": str(root)}, capture_output=True, text=True, timeout=60, check=False,
+        cwd=root, env=os.environ | {"PYTHONPATH": str(root)}, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     counted = json.loads(done.stdout)
