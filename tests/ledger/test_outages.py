@@ -18,7 +18,7 @@ from tests.conftest import PATIENCE, until
 
 def test_a_store_works_again_after_hundreds_of_refused_connections(tmp_path: Path) -> None:
     port = free_port()
-    store = Store(f"redis://127.0.0.1:{port}/0", timeout=1.0)
+    store = Store(f"redis://127.0.0.1:{port}/0", timeout=PATIENCE)
     for _ in range(300):
         with pytest.raises(LedgerUnavailable):
             store.run("dataset", ("name", ""))
@@ -32,7 +32,7 @@ def test_a_connection_that_the_server_closed_is_replaced_unseen_once_it_lay_idle
 ) -> None:
     monkeypatch.setattr("postier.ledger.store._SURELY_OPEN", 0.0)
     with EmbeddedServer(tmp_path, fsync="no") as redis:
-        store = Store(redis.url, timeout=1.0)
+        store = Store(redis.url, timeout=PATIENCE)
         store.run("dataset", ("name", ""))
         store.redis.client_kill_filter(_type="normal", skipme=True)
         assert store.run("dataset", ("name", ""))[0] == b"name"
@@ -44,7 +44,7 @@ def test_a_connection_that_the_server_closed_is_replaced_unseen_once_it_lay_idle
 def refusing(tmp_path: Path) -> Iterator[tuple[EmbeddedServer, Store]]:
     """A server that begins to refuse writes, as one whose disk is full does, when `refuse` is called."""
     with EmbeddedServer(tmp_path, fsync="no") as redis:
-        store = Store(redis.url, timeout=2.0)
+        store = Store(redis.url, timeout=PATIENCE)
         yield redis, store
         store.close()
 
@@ -69,7 +69,7 @@ def test_a_pipeline_without_the_right_to_it_says_so_and_repeats_no_value(
 ) -> None:
     redis, store = refusing
     store.redis.acl_setuser("reader", enabled=True, nopass=True, keys=["*"], commands=["+get"])
-    reader = Store(redis.url.replace("127.0.0.1", "reader:x@127.0.0.1"), timeout=2.0)
+    reader = Store(redis.url.replace("127.0.0.1", "reader:x@127.0.0.1"), timeout=PATIENCE)
     with pytest.raises(LedgerUnavailable, match=r"no right to it.*'lpush'") as told, translated():
         reader.redis.pipeline(transaction=False).lpush("list", "Hush (a) b").execute()
     assert "Hush" not in str(told.value)

@@ -93,6 +93,7 @@ def test_no_window_holds_more_mails_than_its_limit(
     store.close()
 
 
+@settings(deadline=None)
 @given(st.one_of(st.integers(1, 10_000), st.floats(0.01, 10_000)), st.sampled_from([1.0, 60.0]))
 def test_interval_fits_into_every_window_however_late_the_looks(limit: float, window: float) -> None:
     interval = pace(limit, window)

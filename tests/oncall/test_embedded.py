@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import redis
@@ -37,10 +39,26 @@ def test_a_server_that_still_reads_its_data_is_waited_for(tmp_path: Path, monkey
         for number in range(12_000):  # it answers after every 1,024 commands
             pipe.set(f"key{number}", "x")
         pipe.execute()
-    monkeypatch.setattr(embedded, "_START_SECONDS", 0.2)
+    ahead = 0.0
+
+    class Asking(redis.Redis):
+        """Lets the time to start be over once the server says that it reads."""
+
+        def ping(self, **more: object) -> object:
+            nonlocal ahead
+            try:
+                return super().ping(**more)
+            except redis.exceptions.BusyLoadingError:
+                ahead = 2 * embedded._START_SECONDS
+                raise
+
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + ahead, sleep=time.sleep)
+    monkeypatch.setattr(embedded, "time", clock)
+    monkeypatch.setattr(embedded, "redis", SimpleNamespace(Redis=Asking, RedisError=redis.RedisError))
 
     with EmbeddedServer(data, fsync="no", binary=str(slow)) as server, redis.Redis(port=server.port) as client:
         assert client.dbsize() == 12_000
+    assert ahead, "it was asked while it read"
 
 
 def test_its_port_is_never_given_to_somebody_who_connects_elsewhere() -> None:

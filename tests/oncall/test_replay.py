@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -264,7 +264,8 @@ def test_replays_are_in_the_timeline_and_the_audit(ledger: Ledger, replays: Repl
 
 def test_an_expired_link_is_skipped_though_its_kind_would_have_time(ledger: Ledger) -> None:
     worker = ledger.worker()
-    (one,) = ledger.publish(reset_link(lasts=timedelta(minutes=5))).deliveries
+    ends = datetime.fromtimestamp(ledger.now / 1e6 + 300, UTC)
+    (one,) = ledger.publish(reset_link().model_copy(update={"expires_at": ends})).deliveries
     worker.settle([over(take(worker)[0])])
     ledger.advance(299)
     assert replay(ledger, [one], at=ledger.now / 1e6 + 10) == {one: "over"}

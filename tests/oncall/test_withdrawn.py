@@ -35,7 +35,7 @@ def interrupted(ledger: Ledger) -> tuple[Conversation, Claimed]:
     worker = ledger.worker("w1")
     (handed,) = worker.claim(1, 1)[1]
     settler = Settler(LosesReplies(worker))
-    conversation = Conversation(handed, settler, seconds=5)
+    conversation = Conversation(handed, settler, seconds=60)
     mail = conversation.next()
     assert mail is not None
     with pytest.raises(LedgerUnavailable):
