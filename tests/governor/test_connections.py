@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -219,23 +220,34 @@ def test_an_older_word_about_connections_does_not_undo_a_later_one(make_governor
 
 
 class Counting:
-    """Connections a server has open, from its own point of view."""
+    """Connections a server has open, from its own point of view: those that said QUIT are over, read or not."""
 
     def __init__(self) -> None:
-        self.now = self.most = self.all = 0
+        self.most = self.all = 0
+        self._open: list[Peer] = []
         self._lock = threading.Lock()
 
     @contextmanager
-    def one(self) -> Iterator[None]:
+    def one(self, peer: Peer) -> Iterator[None]:
         with self._lock:
-            self.now += 1
+            self._open.append(peer)
             self.all += 1
-            self.most = max(self.most, self.now)
+            self.most = max(self.most, sum(not has_left(one) for one in self._open))
         try:
             yield
         finally:
             with self._lock:
-                self.now -= 1
+                self._open.remove(peer)
+
+
+def has_left(peer: Peer) -> bool:
+    """Whether the other side said goodbye, or hung up, and this thread's turn to hear of it is yet to come."""
+    try:
+        return peer.sock.recv(64, socket.MSG_PEEK | socket.MSG_DONTWAIT)[:4] in (b"QUIT", b"")
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
 
 
 @pytest.mark.parametrize(("cap", "processes"), [(1, 4), (3, 2)])
@@ -245,7 +257,7 @@ def test_worker_processes_together_never_have_more_connections_open_than_the_acc
     counting, converse = Counting(), polite()
 
     def counted(peer: Peer) -> None:
-        with counting.one():
+        with counting.one(peer):
             converse(peer)
 
     with ScriptedServer(counted) as server:

@@ -29,7 +29,8 @@ from tests.conftest import PATIENCE, until
 from tests.drivers.kit import ScriptedServer
 from tests.ledger.kit import TENANTS
 
-LEASE = 2.0
+LEASE = 6.0  # a busy machine lets a process stand still for a second or three, which takes nothing from it
+SHORT_LEASE = 2.0  # where somebody dies, and nobody else lives to take what a worker that stalls still holds
 ENDS = {"sent", "failed", "expired", "unknown", "discarded", "suppressed"}
 
 
@@ -50,10 +51,10 @@ class House:
                                             "tenants": TENANTS}))  # fmt: skip
         self.settings = Settings(
             redis_url=url, namespace=namespace, seal_keys=SecretStr(seal_key), accounts_file=self.accounts_file,
-            data_dir=folder / "data", lease_seconds=LEASE, threads=4, redis_timeout=2.0,
+            data_dir=folder / "data", lease_seconds=LEASE, threads=4, redis_timeout=10.0,
         )  # fmt: skip
         self.registry: Registry = self.settings.registry()
-        self.store = Store(url, namespace=namespace, timeout=2.0)
+        self.store = Store(url, namespace=namespace, timeout=PATIENCE)
         self.publisher = Publisher(self.store, Sealer.from_text(seal_key))
         self.queries = Queries(self.store)
         self.workers: list[subprocess.Popen[bytes]] = []
@@ -119,14 +120,14 @@ class House:
 
     def bystander(self) -> Claims:
         """Somebody who can write to the ledger but claims nothing."""
-        return Claims(self.store, "bystander", lease=LEASE, crash_limit=3, keep_sent=3600)
+        return Claims(self.store, "bystander", lease=SHORT_LEASE, crash_limit=3, keep_sent=3600)
 
     def close(self) -> None:
         for worker in self.workers:
             if worker.poll() is None:
                 worker.send_signal(signal.SIGCONT)
                 worker.kill()
-            worker.wait(10)
+            worker.wait(PATIENCE)
         self.store.close()
 
 
