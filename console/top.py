@@ -125,21 +125,21 @@ def _live(opened: Ledger, every: float) -> None:
                 live.update(_drawn(picture, rows, chosen, note, live.console.height), refresh=True)
             except LedgerUnavailable as error:  # a restart must not end the watch
                 note = safe(error)
-            key = _pressed(every)
-            if key in ("q", "\x03"):
-                return
-            if key in ("j", "B"):
-                chosen = min(chosen + 1, max(0, len(names) - 1))
-            elif key in ("k", "A"):
-                chosen = max(0, chosen - 1)
-            elif key in ("p", "r") and names:
-                name = names[chosen]
-                try:
-                    manage = opened.manage()
-                    (manage.pause if key == "p" else manage.resume)(name)
-                    note = f"{safe(name)} {'paused' if key == 'p' else 'resumed'}"
-                except LedgerUnavailable as error:
-                    note = safe(error)
+            for key in _pressed(every):
+                if key in ("q", "\x03"):
+                    return
+                if key in ("j", "B"):
+                    chosen = min(chosen + 1, max(0, len(names) - 1))
+                elif key in ("k", "A"):
+                    chosen = max(0, chosen - 1)
+                elif key in ("p", "r") and names:
+                    name = names[chosen]
+                    try:
+                        manage = opened.manage()
+                        (manage.pause if key == "p" else manage.resume)(name)
+                        note = f"{safe(name)} {'paused' if key == 'p' else 'resumed'}"
+                    except LedgerUnavailable as error:
+                        note = safe(error)
 
 
 def _drawn(picture: Picture, rows: list[tuple[str, ...]], chosen: int, note: str, height: int) -> RenderableType:
@@ -180,9 +180,9 @@ def _keys() -> Iterator[None]:
 
 
 def _pressed(seconds: float) -> str:
-    """The key pressed within `seconds`; of an arrow its letter."""
+    """The keys pressed within `seconds`, of an arrow its letter: who is quicker than a picture means each of them."""
     import os
 
     if not select.select([sys.stdin], [], [], seconds)[0]:
         return ""
-    return os.read(sys.stdin.fileno(), 8).decode("utf-8", "replace")[-1:]
+    return os.read(sys.stdin.fileno(), 64).decode("utf-8", "replace").replace("\x1b[", "").replace("\x1bO", "")

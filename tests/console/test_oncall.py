@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from postier.console.top import _drawn, rows_of
+from postier.console.top import _drawn, _pressed, rows_of
 from postier.ledger.accounts import configure
 from postier.ledger.claims import Claims
 from postier.ledger.entries import Reply, end, free, history, mark
@@ -302,10 +302,20 @@ def test_the_timeline_is_complete_the_newest_first(postier: Run, store: Store, t
     assert [step["account"] for step in status["timeline"] if step["what"] == "accepted"] == ["office"]
     (other,) = publish(postier, tmp_path, reset_link("late@example.org", id="late"))
     end_all(store)
-    postier("failed", "replay", other, "--at", f"{time.gmtime().tm_year + 1}-01-01T00:00:00Z")
+    postier("failed", "replay", other, "--at", f"{time.gmtime().tm_year + 2}-01-01T00:00:00Z")
     assert postier("status", other, "--json").lines[0]["in_words"].startswith("waiting: replayed, attempt 1 in ")
     for name in (status["message_id"], status["event"]):
         assert postier("status", name, "--json").lines[0]["id"] == one
+
+
+def test_keys_that_come_together_are_each_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(reader) as keyboard, os.fdopen(writer, "wb", 0) as hand:
+        monkeypatch.setattr(sys, "stdin", keyboard)
+        hand.write(b"j\x1b[B\x1bOAp")
+
+        assert _pressed(0) == "jBAp"
+        assert _pressed(0) == ""
 
 
 def test_a_key_in_the_live_view_pauses_the_account_and_another_resumes_it(
@@ -326,9 +336,7 @@ def test_a_key_in_the_live_view_pauses_the_account_and_another_resumes_it(
 
     try:
         wait_until(lambda: spare() and b"office" in seen and b"q end" in seen)
-        os.write(terminal, b"j")
-        wait_until(lambda: spare() and seen.rpartition(b"q end")[0].count(b"q end") > 1)
-        os.write(terminal, b"p")
+        os.write(terminal, b"jp")  # quicker than a picture is drawn
         wait_until(lambda: spare() == b"paused")
         seen = b""
         wait_until(lambda: spare() and b"spare paused" in seen)
