@@ -52,6 +52,7 @@ _VENDORS: dict[str, _Vendor] = {
 }
 _USUAL_SELECTORS = ("default", "dkim", "mail", "google", "selector1", "selector2", "s1", "s2", "k1")  # guesses
 _LOOKUPS = 10  # RFC 7208 section 4.6.4
+_PATIENCE = 3.0  # seconds for one answer
 _DOMAIN = re.compile(r"(?=.{1,253}\Z)(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]\Z")
 _SELECTOR = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?\Z")
 
@@ -105,7 +106,7 @@ class _Zone:
                 self._resolver.port = int(port or 53)
         except (ValueError, dns.exception.DNSException):
             raise ConfigurationError("--nameserver: give an IP address, with :port if it is not 53") from None
-        self._resolver.timeout = self._resolver.lifetime = 3.0
+        self._resolver.timeout = self._resolver.lifetime = _PATIENCE
 
     def texts(self, name: str) -> list[str]:
         """Every TXT record of a name, each put together; none when there is no such name."""

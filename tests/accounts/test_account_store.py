@@ -22,7 +22,7 @@ from tests.accounts.kit import SECRET, MakeBook, account, tenant
 def everything_in(store: Store) -> bytes:
     found = b""
     for key in store.redis.scan_iter(match=store.key("*")):
-        found += key + store.redis.dump(key)
+        found += key + (store.redis.dump(key) or b"")
         kind = store.redis.type(key)
         if kind == b"hash":
             found += b"".join(a + b for a, b in store.redis.hgetall(key).items())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import date, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -144,8 +144,19 @@ def test_what_the_accounts_file_no_longer_has_is_missed_by_whoever_named_it(
     }
 
 
+TODAY = date(2026, 12, 31)
+
+
+class Frozen(datetime):
+    """It is noon of that day."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> datetime:
+        return datetime(TODAY.year, TODAY.month, TODAY.day, 12, tzinfo=tz)
+
+
 def entra(days: int | None) -> Account:
-    ends = datetime.now(UTC).date() + timedelta(days=days) if days is not None else None
+    ends = TODAY + timedelta(days=days) if days is not None else None
     options = {
         "mailbox": "office@contoso.example", "tenant_id": "contoso.example", "client_id": "app-0815",
         "client_secret": SECRET, **({"secret_expires_on": ends.isoformat()} if ends else {}),
@@ -157,8 +168,9 @@ def entra(days: int | None) -> Account:
     ("days", "said"), [(31, ""), (30, "ends in 30 days"), (12, "ends in 12 days"), (-1, "ended on"), (None, "")]
 )
 def test_a_client_secret_that_ends_within_30_days_is_a_warning(
-    postier: Run, make_book: MakeBook, days: int | None, said: str
+    postier: Run, make_book: MakeBook, days: int | None, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("postier.drivers.microsoft_options.datetime", Frozen)
     stored(make_book(), tenant(), entra(days))
 
     found = findings(postier, code=0)

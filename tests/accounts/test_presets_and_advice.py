@@ -127,7 +127,7 @@ def advice_of(postier: Run, tmp_path: Path, authority: trustme.CA, script: Scrip
         answer = postier(
             "accounts", "check", "x", "--driver", "smtp", "--sender", "a@school.example", "-o", "host=127.0.0.1",
             "-o", f"port={server.port}", "-o", f"ca_file={tmp_path}/ca.pem", "-o", "username=me",
-            "-o", f"password=file:{tmp_path}/password", "-o", "timeout_ms=2000", "--json", *flags,
+            "-o", f"password=file:{tmp_path}/password", "-o", "timeout_ms=20000", "--json", *flags,
         )  # fmt: skip
     assert answer.code == 1, answer.out
     return str(answer.lines[-1]["advice"])

@@ -16,6 +16,7 @@ from email.parser import BytesParser
 from pathlib import Path
 
 from postier.ledger.embedded import EmbeddedServer
+from tests.conftest import PATIENCE
 from tests.console.helpers import Answer, wait_until
 
 POSTIER = (sys.executable, "-P", "-m", "postier.console")
@@ -32,7 +33,12 @@ def settings(folder: Path) -> dict[str, str]:
 
 def command(folder: Path, *arguments: str) -> Answer:
     done = subprocess.run(
-        [*POSTIER, *arguments], env=clean() | settings(folder), capture_output=True, text=True, timeout=30, check=False
+        [*POSTIER, *arguments],
+        env=clean() | settings(folder),
+        capture_output=True,
+        text=True,
+        timeout=4 * PATIENCE,
+        check=False,
     )
     return Answer(done.returncode, done.stdout, done.stderr)
 
@@ -42,11 +48,11 @@ def processes_of(folder: Path) -> list[str]:
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            words = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+            line, environment = (process / "cmdline").read_bytes(), (process / "environ").read_bytes()
         except OSError:
             continue
-        if str(folder).encode() in words and process.name != str(os.getpid()):
-            found.append((process / "cmdline").read_text(errors="replace"))
+        if str(folder).encode() in line + environment and process.name != str(os.getpid()):
+            found.append(line.decode(errors="replace"))
     return found
 
 
@@ -54,7 +60,7 @@ def test_once_each_sample_event_ends_as_its_story_says_and_nothing_is_left_runni
     folder = tmp_path / "demo"
     done = subprocess.run(
         [*POSTIER, "demo", "--once", "--json", "--folder", str(folder)],
-        env=clean(), capture_output=True, text=True, timeout=90, check=False,
+        env=clean(), capture_output=True, text=True, timeout=8 * PATIENCE, check=False,
     )  # fmt: skip
 
     assert done.returncode == 0, done.stdout + done.stderr
@@ -83,15 +89,17 @@ def test_at_a_terminal_it_serves_on_a_redis_of_one_s_own_until_ctrl_c(server: Em
     with terminal() as (end, screen):
         start = [*POSTIER, "demo", "--folder", str(folder)]
         with subprocess.Popen(start, env=environment, stdout=end) as demo:
-            wait_until(lambda: b"Serving." in screen, 60)
+            wait_until(lambda: b"Serving." in screen, 4 * PATIENCE)
 
             first = command(folder, "publish", str(folder / "sample.jsonl"))
             again = command(folder, "publish", str(folder / "sample.jsonl"))
-            second = subprocess.run(start, env=clean(), capture_output=True, text=True, timeout=30, check=False)
+            second = subprocess.run(
+                start, env=clean(), capture_output=True, text=True, timeout=4 * PATIENCE, check=False
+            )
             waiting = command(folder, "deliveries", "list", "--account", "library", "--json")
             wait_until(lambda: first.lines[-1]["deliveries"][0].encode() in screen)
             demo.send_signal(signal.SIGINT)
-            assert demo.wait(timeout=30) == 0
+            assert demo.wait(timeout=2 * PATIENCE) == 0
 
     assert settings(folder)["POSTIER_NAMESPACE"] == "postier-demo"
     assert (first.code, again.code) == (0, 0)
@@ -127,7 +135,7 @@ def test_a_killed_demo_takes_its_server_and_workers_along(tmp_path: Path) -> Non
     folder = tmp_path / "demo"
     with subprocess.Popen([*POSTIER, "demo", "--folder", str(folder)], env=clean(), stdout=subprocess.DEVNULL) as demo:
         wait_until(lambda: (folder / "sample.jsonl").exists())
-        assert len(processes_of(folder)) > 2
+        wait_until(lambda: len(processes_of(folder)) > 2)
 
         demo.kill()
         demo.wait()

@@ -20,8 +20,8 @@ from tests.console.helpers import Run, publish, reset_link, wait_until, write_li
 # A child that says its number of starts and then waits for its end as workers do.
 CHILD = """
 import os, signal, sys
-with open(sys.argv[1], "a") as starts: starts.write(f"{os.getpid()}\\n")
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+with open(sys.argv[1], "a") as starts: starts.write(f"{os.getpid()}\\n")
 if len(sys.argv) > 2: sys.exit(int(sys.argv[2]))
 signal.sigwait({signal.SIGTERM})
 """
@@ -67,7 +67,7 @@ def logged(tmp_path: Path, what: str) -> int:
 
 def test_a_dead_child_is_started_again_after_a_growing_pause(tmp_path: Path) -> None:
     starts = tmp_path / "starts"
-    supervisor = Supervisor(processes=2, drain_seconds=1, command=child(starts))
+    supervisor = Supervisor(processes=2, drain_seconds=60, command=child(starts))
     supervisor.start()
     wait_until(lambda: len(pids(starts)) == 2)
 
@@ -130,7 +130,7 @@ def test_published_mail_leaves_once_a_second_publish_sends_nothing_and_sigterm_e
     assert catcher.taken == 3
     assert postier("doctor", "--json").json["ok"]
     working.send_signal(signal.SIGTERM)
-    assert working.wait(timeout=30) == 0
+    assert working.wait(timeout=60) == 0
     assert logged(tmp_path, "worker.stopped") == 1
 
 

@@ -105,7 +105,7 @@ def test_a_brand_s_mail_leaves_from_the_default_sender_until_its_owner_confirmed
             assert serving.stderr is not None
             port = int(serving.stderr.readline().rsplit(b":", 1)[1])
             for method, body in (("GET", None), ("POST", urlencode({"t": link[2]}))):
-                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
                 target = link[1] if method == "GET" else "/senders/confirm"
                 connection.request(method, target, body, {"Content-Type": "application/x-www-form-urlencoded"})
                 assert connection.getresponse().status == 200
@@ -113,7 +113,7 @@ def test_a_brand_s_mail_leaves_from_the_default_sender_until_its_owner_confirmed
             confirmed_at = time.monotonic()
         finally:
             serving.terminate()
-            rest = serving.communicate(timeout=10)[1]
+            rest = serving.communicate(timeout=PATIENCE)[1]
         assert (serving.returncode, rest) == (0, b"")
         (sender,) = postier("senders", "list", "--json").json["senders"]
         assert sender["state"] == "confirmed"

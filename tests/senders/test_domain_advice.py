@@ -13,6 +13,7 @@ import dns.rcode
 import dns.rrset
 import pytest
 
+from tests.conftest import PATIENCE
 from tests.console.helpers import Run
 
 Zone = dict[str, list[str]]
@@ -62,7 +63,8 @@ class NameServer:
 
 
 @pytest.fixture
-def names() -> Iterator[NameServer]:
+def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[NameServer]:
+    monkeypatch.setattr("postier.console.domain_advice._PATIENCE", PATIENCE)
     server = NameServer()
     yield server
     server.close()

@@ -13,7 +13,7 @@ import pytest
 from postier.console import sender_pages
 from postier.console.sender_pages import PATH
 from postier.ledger.senders import Senders
-from tests.conftest import until
+from tests.conftest import PATIENCE, until
 
 HELLO = "hello@shop.example"
 
@@ -21,7 +21,7 @@ HELLO = "hello@shop.example"
 def ask(
     port: int, method: str, target: str, body: str | None = None, headers: dict[str, str] | None = None
 ) -> tuple[int, dict[str, str], str]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     form = {"Content-Type": "application/x-www-form-urlencoded"} if body is not None else {}
     connection.request(method, target, body, {**form, **(headers or {})})
     answer = connection.getresponse()
@@ -103,7 +103,7 @@ def test_links_that_do_not_work_get_the_same_answer_whatever_the_reason(senders:
 def test_a_request_that_is_no_small_form_confirms_nothing(
     pages: int, headers: dict[str, str], body: str | None, status: int
 ) -> None:
-    with socket.create_connection(("127.0.0.1", pages), 5) as sock:
+    with socket.create_connection(("127.0.0.1", pages), PATIENCE) as sock:
         lines = {"Content-Type": "application/x-www-form-urlencoded", **headers}
         if body is not None:
             lines["Content-Length"] = str(len(body))
@@ -117,7 +117,7 @@ def test_a_slow_visitor_is_cut_off_and_a_crowd_does_not_take_all_threads(
 ) -> None:
     monkeypatch.setattr(sender_pages, "SECONDS", 0.5)
     token = senders.add(HELLO, tenant="shop").token
-    crowd = [socket.create_connection(("127.0.0.1", pages), 5) for _ in range(sender_pages.TOGETHER + 8)]
+    crowd = [socket.create_connection(("127.0.0.1", pages), PATIENCE) for _ in range(sender_pages.TOGETHER + 8)]
     for sock in crowd:
         sock.sendall(b"GET /senders/confirm?t=slow")
 

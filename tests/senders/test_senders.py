@@ -111,7 +111,7 @@ def test_a_new_link_ends_the_older_one(senders: Senders, store: Store) -> None:
 
 def test_an_address_is_asked_once_a_minute_and_ten_times_a_day(senders: Senders, store: Store) -> None:
     senders.add(HELLO, tenant="shop")
-    with pytest.raises(ConfigurationError, match=r"was just asked: wait (60|59) seconds"):
+    with pytest.raises(ConfigurationError, match=r"was just asked: wait (60|[1-5]\d) seconds"):
         senders.resend(HELLO, tenant="shop")
     with pytest.raises(ConfigurationError, match="was just asked"):
         senders.add(HELLO, tenant="shop")
@@ -158,7 +158,7 @@ def test_the_ledger_knows_no_token(senders: Senders, store: Store) -> None:
 
     secret = asked.token.partition(".")[2].encode()
     for key in store.redis.scan_iter(match=store.key("*")):
-        assert secret not in key + store.redis.dump(key)
+        assert secret not in key + (store.redis.dump(key) or b"")
         if store.redis.type(key) == b"hash":  # a dump may be compressed
             assert secret not in b"".join(store.redis.hgetall(key).values())
 
