@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 def campaign(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "bench" / "faults.py"), *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=900)
 
 
 @pytest.mark.parametrize("row", ["F12", "F19", "F32", "F44"])

@@ -16,7 +16,7 @@ def test_failures_of_ten_causes_are_found_fixed_and_replayed_through_the_death_o
     done = subprocess.run(
         [sys.executable, str(BENCH / "failures.py"), "--deliveries", "240", "--pace", "8", "--quiet", "20", "--json",
          "--off", "0.5", "--harm", "60"],  # what a busy machine can keep: the campaign itself asks for more
-        env=environment, capture_output=True, text=True, timeout=300, check=False,
+        env=environment, capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
 
     assert done.stdout, done.stderr[-2000:]
