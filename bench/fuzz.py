@@ -10,6 +10,7 @@ CPU an input. Exit 1 otherwise.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import random
 import resource
@@ -327,10 +328,10 @@ def run(target: str, *, count: int, seed: int, first: int = 0, until: float = fl
     """Fuzz one target with the inputs `first` to `first + count`; stops early at `until` (monotonic seconds)."""
     found, act, expected = Verdict(), TARGETS[target], EXPECTED[target]
     for number in range(first, first + count):
-        rng = random.Random(f"{target} {seed} {number}")
+        dice = f"{target} {seed} {number}"
         started = time.thread_time()
         try:
-            outcome = act(rng)
+            outcome = act(random.Random(dice))
         except expected as error:
             outcome = error.code if isinstance(error, InvalidEvent) else type(error).__name__
             if isinstance(error, (InvalidEvent, DeliveryError)) and not str(error).isprintable():
@@ -339,6 +340,8 @@ def run(target: str, *, count: int, seed: int, first: int = 0, until: float = fl
             outcome = "UNCAUGHT"
             found.faults.append(f"{target} {number}: {type(error).__name__}: {error}"[:300])
         took = time.thread_time() - started
+        if took > LIMIT:
+            took = min(took, _again(act, dice), _again(act, dice))
         if took > found.slowest and number > first:  # tables are loaded at their first use
             found.slowest, found.slowest_input = took, number
         if took > LIMIT and number > first:
@@ -348,6 +351,14 @@ def run(target: str, *, count: int, seed: int, first: int = 0, until: float = fl
         if time.monotonic() > until or len(found.faults) > 20:
             break
     return found
+
+
+def _again(act: Callable[[random.Random], str], dice: str) -> float:
+    """CPU seconds of the same input once more: garbage may be collected in any one, and its tables be cold."""
+    started = time.thread_time()
+    with contextlib.suppress(Exception):
+        act(random.Random(dice))
+    return time.thread_time() - started
 
 
 def main() -> int:

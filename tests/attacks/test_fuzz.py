@@ -14,9 +14,7 @@ COUNT = {"envelope": 1500, "address": 3000, "link": 3000, "smtp": 1500, "http": 
 @pytest.mark.parametrize("target", TARGETS)
 def test_mutated_inputs_end_in_an_answer_or_in_an_error_of_ours(target: str) -> None:
     found = run(target, count=COUNT[target], seed=20_261_122)
-    # A neighbour on a busy machine does not count: thread time is ours alone, but for one slow look at a cold table.
-    assert [fault for fault in found.faults if "ms of CPU" not in fault] == []
-    assert len(found.faults) <= 1, found.faults
+    assert found.faults == []
     assert found.inputs == COUNT[target]
     assert len(found.outcomes) >= 2, "everything ended alike: the inputs do not reach far"
 

@@ -39,7 +39,7 @@ def test_a_command_that_looks_loads_no_models_ciphers_drivers_or_workers(ledger:
 
     done = subprocess.run(
         [sys.executable, "-c", LOOK, *(one if word == "ID" else word for word in command)],
-        env=env, capture_output=True, text=True, timeout=30, check=True,
+        env=env, capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
 
     code, loaded = json.loads(done.stderr)
