@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from postier.ledger.embedded import EmbeddedServer
 from postier.ledger.store import Store
@@ -18,6 +19,10 @@ PATIENCE = 30.0
 
 os.environ.setdefault("AIOSMTPD_CONTROLLER_TIMEOUT", str(PATIENCE))
 _numbers = itertools.count(1)
+
+# Hypothesis' own limits (200 ms for an example, a second for drawing some) measure the machine.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 def until(condition: Callable[[], object], seconds: float = PATIENCE, *, what: str = "the condition") -> None:

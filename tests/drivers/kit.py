@@ -15,6 +15,7 @@ from postier.drivers.base import Ports, Result
 from postier.drivers.smtp import SmtpDriver, SmtpOptions
 from postier.schemas.email import Email, Mailbox
 from postier.schemas.errors import DeliveryError
+from tests.conftest import PATIENCE
 
 SENDER = Mailbox("office@example.org", "The office")
 PIPELINING = ("PIPELINING", "ENHANCEDSTATUSCODES", "8BITMIME")
@@ -43,9 +44,9 @@ def driver_for(port: int, *, ports: Ports | None = None, **options: Any) -> Smtp
         "port": port,
         "security": "none",
         "allow_hosts": ("127.0.0.1", "localhost"),
-        "timeout_ms": 2_000,
-        "total_deadline": 5.0,
-        "final_timeout": 5.0,
+        "timeout_ms": int(PATIENCE * 1_000),
+        "total_deadline": 2 * PATIENCE,
+        "final_timeout": PATIENCE,
     }
     return SmtpDriver(SmtpOptions.model_validate(settings | options), sender=SENDER, ports=ports)
 
@@ -70,7 +71,7 @@ def results(driver: SmtpDriver, *emails: Email) -> list[Result]:
     return [result for _, result in driver.converse(iter(emails))]
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come true in time"
@@ -123,6 +124,7 @@ class Peer:
     def wait_until_gone(self) -> None:
         while True:
             self._receive()
+            self.held = b""
 
     def reset(self) -> None:
         """Close with a RST."""
@@ -201,7 +203,11 @@ def nth(*answers: str, then: str) -> Callable[[Peer, str], str]:
 
 
 class ScriptedServer:
-    """Plays a script to every connection, each in its own thread. A context manager; leaves nothing running."""
+    """Plays a script to every connection, each in its own thread.
+
+    A context manager that leaves nothing running; behind it everything that came is in `lines`, `bodies` and
+    `connections`, those included that left before the server got round to them.
+    """
 
     def __init__(self, script: Script) -> None:
         self.script = script
@@ -212,6 +218,7 @@ class ScriptedServer:
         self.failures: list[BaseException] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
+        self._last: Any = None  # who connects from there comes to end the server
         self._peers: list[socket.socket] = []
         self._threads = [threading.Thread(target=self._accept)]
 
@@ -220,14 +227,17 @@ class ScriptedServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
+        with socket.socket() as last:
+            last.bind(("127.0.0.1", 0))
+            self._last = last.getsockname()
+            last.connect(self._listener.getsockname())
+            self._threads[0].join(PATIENCE)
         self._listener.close()
         for sock in self._peers:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
-            thread.join(5)
+            thread.join(PATIENCE)
         for sock in self._peers:
             sock.close()
         if self.failures:
@@ -238,9 +248,9 @@ class ScriptedServer:
 
     def _accept(self) -> None:
         while True:
-            try:
-                sock, _ = self._listener.accept()
-            except OSError:
+            sock, address = self._listener.accept()
+            if address == self._last:
+                sock.close()
                 return
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.connections += 1

@@ -1,6 +1,7 @@
 """Replies are classified by general rules: a labelled corpus, replies made up here, and hostile text."""
 
 import csv
+import gc
 import sys
 from pathlib import Path
 
@@ -265,7 +266,7 @@ WORDS = [
 ]  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(pieces=st.lists(st.sampled_from(WORDS), min_size=1, max_size=4), gap=st.sampled_from(["", " ", ". "]))
 def test_hostile_text_costs_what_plain_words_do(pieces: list[str], gap: str) -> None:
     assert_read_like_plain_words(lambda text: classify(550, None, text), gap.join(pieces * 5000))
@@ -273,11 +274,13 @@ def test_hostile_text_costs_what_plain_words_do(pieces: list[str], gap: str) -> 
 
 def test_success_costs_next_to_nothing() -> None:
     calls: list[str] = []
+    gc.disable()  # what others hung on a collection is no call of ours
     sys.setprofile(lambda frame, event, what: calls.append(f"{event} {frame.f_code.co_name}"))
     try:
         classify(250, "2.0.0", "Ok: queued as 4XyZ")
     finally:
         sys.setprofile(None)
+        gc.enable()
 
     assert calls[:2] == ["call classify", "return classify"]  # it calls nobody
 

@@ -27,6 +27,7 @@ from postier.schemas.errors import (
     Unreachable,
 )
 from postier.schemas.receipt import Receipt
+from tests.conftest import PATIENCE
 from tests.drivers.kit import (
     LOCK_STEP,
     PIPELINING,
@@ -126,7 +127,7 @@ def test_a_reply_of_256_mib_is_cut_and_memory_stays(flood: bytes) -> None:
 
     with ScriptedServer(script) as server:
         command = [sys.executable, "-c", FLOOD, str(server.port)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=4 * PATIENCE, check=True)
 
     cause, grown = done.stdout.split()
     assert cause == "protocol"
@@ -199,7 +200,7 @@ def test_a_refusal_in_the_middle_of_a_body_is_taken_at_its_word() -> None:
         peer.wait_until_gone()
 
     big = b"A line of a big mail.\r\n" * 800_000
-    with ScriptedServer(polite(DATA=refuse)) as server, opened(server.port, timeout_ms=1_000) as driver:
+    with ScriptedServer(polite(DATA=refuse)) as server, opened(server.port) as driver:
         began = time.monotonic()
         error = failure(driver, mail(1, body=big))
 

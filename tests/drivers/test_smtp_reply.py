@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from postier.drivers.smtp_reply import MAX_LINE, MAX_LINES, MAX_REPLY, ConnectionLost, ProtocolBroken, Reply, Wire
 from postier.drivers.smtp_words import safe_words, wished_wait
+from tests.conftest import PATIENCE
 
 
 @contextmanager
@@ -23,7 +24,7 @@ def wire_bringing(*pieces: bytes) -> Iterator[Wire]:
         for piece in pieces:
             theirs.sendall(piece)
         theirs.shutdown(socket.SHUT_WR)
-        yield Wire(ours, timeout=5, clock=time.monotonic)
+        yield Wire(ours, timeout=PATIENCE, clock=time.monotonic)
 
 
 def all_replies(*pieces: bytes) -> tuple[list[Reply], str]:
