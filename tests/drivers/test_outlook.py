@@ -29,6 +29,7 @@ from postier.schemas.errors import (
     SenderRefused,
     TemporaryError,
 )
+from tests.conftest import PATIENCE
 from tests.drivers.kit import wait_for
 
 ELSEWHERE = pytest.mark.skipif(sys.platform == "win32", reason="says what other systems say")
@@ -169,7 +170,7 @@ class TestContract(DriverContract):
         self.desk = desk
         try:
             yield Scene(
-                {"timeout_ms": 150 if behaviour == "silent" else 3_000},
+                {"timeout_ms": 150} if behaviour == "silent" else {},
                 taken=lambda: len(desk.outbox),
                 attempts=lambda: len(desk.entered),
             )
@@ -237,7 +238,7 @@ def test_every_thread_enters_com_and_leaves_it() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join()
 
     assert desk.entered == desk.left
     assert threading.get_ident() not in desk.entered
@@ -296,9 +297,21 @@ def test_the_new_outlook_is_told_apart() -> None:
     assert "new Outlook" in failure(desk).text
 
 
-def test_a_window_at_send_is_an_unknown_outcome_and_holds_the_next_mail_up() -> None:
-    desk = Desk()
-    desk.at_send = desk.block
+def test_a_window_at_send_is_an_unknown_outcome_and_holds_the_next_mail_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk, shown, wait = Desk(), threading.Event(), threading.Thread.join
+
+    def show(item: MailItem) -> None:
+        shown.set()
+        desk.block()
+
+    def wait_for_the_window(thread: threading.Thread, seconds: float | None = None) -> None:
+        """Nobody's time is over before the window is there."""
+        if thread.name == "outlook":
+            assert shown.wait(PATIENCE)
+        wait(thread, seconds)
+
+    desk.at_send = show
+    monkeypatch.setattr(threading.Thread, "join", wait_for_the_window)
     driver = made(desk, timeout_ms=150)
     try:
         with pytest.raises(OutcomeUnknown):
@@ -309,6 +322,7 @@ def test_a_window_at_send_is_an_unknown_outcome_and_holds_the_next_mail_up() -> 
     finally:
         desk.freed.set()
     wait_for(lambda: len(desk.left) == 1)
+    driver.options = OutlookOptions()  # with all its time
     driver.send(sample_email(3))
 
 

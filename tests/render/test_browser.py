@@ -10,6 +10,7 @@ import pytest
 from postier.schemas.account import Brand
 from postier.schemas.events import KINDS, Change, Entity, Recipient, Visitor
 from postier.workers.render import preview
+from tests.conftest import PATIENCE
 from tests.render.helpers import ACCOUNT, CASES, example
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -23,6 +24,7 @@ ARGUMENTS = [
     "--disable-sync",
 ]
 WIDTHS = [375, 1280]
+LONGEST = 4 * PATIENCE * 1_000  # milliseconds: a loaded machine starts a browser slowly
 LOGO = '<svg xmlns="http://www.w3.org/2000/svg" width="280" height="80"><rect width="280" height="80"/></svg>'
 HOSTILE = (
     '"><script>document.title="ran"</script><img src=x onerror=\'document.title="ran"\'>'
@@ -43,7 +45,7 @@ def browser():
         "playwright.sync_api", reason="playwright is not installed: mails are not looked at"
     )
     with playwright.sync_playwright() as driver:
-        found = driver.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
+        found = driver.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS, timeout=LONGEST)
         yield found
         found.close()
 
@@ -51,6 +53,7 @@ def browser():
 @pytest.fixture(scope="module", params=WIDTHS)
 def page(browser, request):
     context = browser.new_context(viewport={"width": request.param, "height": 800})
+    context.set_default_timeout(LONGEST)
     context.route("**/*", lambda route: route.abort())
     context.route("**/logo.png", lambda route: route.fulfill(content_type="image/svg+xml", body=LOGO))
     yield context.new_page()

@@ -15,6 +15,7 @@ import trustme
 
 from postier.drivers.base import Ports
 from postier.drivers.exchange import ExchangeDriver
+from tests.conftest import PATIENCE
 from tests.drivers.exchange import ntlm
 from tests.drivers.http.fake import SECRET, SENDER, Act, FakeApi, Handler, Reply, Request
 
@@ -141,8 +142,8 @@ class Exchange(FakeApi):
             "mailbox": MAILBOX,
             "ca_file": identity()[0],
             "allow_hosts": ("localhost",),
-            "timeout_ms": 3_000,
-            "final_timeout": 3.0,
+            "timeout_ms": int(PATIENCE * 1_000),
+            "final_timeout": PATIENCE,
         }
 
     def mails(self) -> list[Request]:

@@ -17,8 +17,9 @@ from postier.drivers.exchange import ExchangeOptions
 from postier.drivers.testing import sample_email
 from postier.schemas.email import Email
 from postier.schemas.errors import AuthenticationFailed, EmailRefused, OutcomeUnknown, RecipientRefused
+from tests.conftest import PATIENCE
 from tests.drivers.exchange.ews import MAILBOX, TAKEN, USER, Exchange, M, S, T, always, hidden, made, mime, parts
-from tests.drivers.http.fake import SECRET, Request, failure, mail, receipt
+from tests.drivers.http.fake import SECRET, Handler, Request, failure, mail, receipt, silence
 from tests.drivers.kit import wait_for
 
 
@@ -217,7 +218,7 @@ def test_a_connection_that_rested_too_long_or_was_closed_is_not_used_again() -> 
 
 
 def test_threads_have_a_connection_each() -> None:
-    together = threading.Barrier(4, timeout=30)
+    together = threading.Barrier(4, timeout=PATIENCE)
 
     def answer(request: Request) -> object:
         together.wait()
@@ -229,7 +230,7 @@ def test_threads_have_a_connection_each() -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(30)
+            thread.join()
         driver.close()
 
     assert (server.connections, len(server.mails())) == (4, 4)
@@ -266,12 +267,16 @@ def test_what_is_no_address_or_no_clean_message_never_leaves() -> None:
 
 
 def test_the_verdict_has_a_time_of_its_own() -> None:
-    def slow(handler: object, request: Request) -> None:
-        server.stopping.wait(1.2)
-        handler.reply(TAKEN)  # type: ignore[attr-defined]
+    now = [0.0]
+
+    def slow(handler: Handler, request: Request) -> None:
+        now[0] += 40.0
+        handler.reply(TAKEN)
 
     with Exchange(always(slow)) as server:
-        assert receipt(made(server, timeout_ms=1_000, final_timeout=30.0)).code == 200
+        ports = Ports(clock=lambda: now[0])
+        assert receipt(made(server, ports=ports, timeout_ms=30_000, final_timeout=60.0)).code == 200
+        server.answer = always(silence)
         error = failure(made(server, final_timeout=0.2))
 
     assert isinstance(error, OutcomeUnknown)

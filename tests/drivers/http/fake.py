@@ -22,6 +22,7 @@ from postier.drivers.http_api import ApiDriver
 from postier.schemas.email import Email, Mailbox
 from postier.schemas.errors import DeliveryError
 from postier.schemas.receipt import Receipt
+from tests.conftest import PATIENCE
 
 SENDER = Mailbox("office@example.org", "The office")
 SECRET = "canary-secret-0815"
@@ -151,7 +152,7 @@ class FakeApi(ThreadingHTTPServer):
             "base_url": self.url,
             "allow_hosts": ("localhost", "127.0.0.1"),
             "ca_file": authority()[0],
-            "timeout": 3.0,
+            "timeout": PATIENCE,
         }
 
     def posts(self) -> list[Request]:
@@ -187,7 +188,7 @@ class FakeApi(ThreadingHTTPServer):
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
         self.server_close()
-        self._thread.join(5)
+        self._thread.join(PATIENCE)
 
 
 def always(reply: Reply | Act) -> Script:

@@ -147,8 +147,10 @@ def test_each_documented_answer_becomes_the_error_it_means(
     refused_with(SendgridDriver, reply, expected, options=OPTIONS, **attributes)
 
 
-def test_the_end_of_the_rate_window_is_the_time_to_come_back() -> None:
-    reply = said(429, "too many requests", **{"X-RateLimit-Reset": str(int(time.time()) + 40)})
+def test_the_end_of_the_rate_window_is_the_time_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = int(time.time())
+    monkeypatch.setattr(time, "time", lambda: float(now))
+    reply = said(429, "too many requests", **{"X-RateLimit-Reset": str(now + 40)})
 
     refused_with(SendgridDriver, reply, RateLimited, options=OPTIONS, retry_after=40.0)
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from postier.schemas.email import Email
+from tests.conftest import PATIENCE
 from tests.drivers.conftest import PASSWORD
 from tests.drivers.kit import mail, wait_for
 
@@ -106,21 +107,21 @@ def running(program: Program) -> Iterator[None]:
             **who,
         )
         try:
-            wait_for(lambda: process.poll() is not None or all(map(listens, program.ports)))
+            wait_for(lambda: process.poll() is not None or all(map(listens, program.ports)), 4 * PATIENCE)
             if process.poll() is not None:
                 said = [path.read_text()[-2000:] for path in (program.log, Path(out.name)) if path.exists()]
                 pytest.fail(f"{program.name} did not start: {''.join(said)}")
             yield
         finally:
             if program.stop:
-                subprocess.run(program.stop, capture_output=True, check=False, timeout=15)
+                subprocess.run(program.stop, capture_output=True, check=False, timeout=2 * PATIENCE)
             else:
                 process.terminate()
             try:
                 process.wait(10)
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait(5)
+                process.wait(PATIENCE)
 
 
 def listens(port: int) -> bool:

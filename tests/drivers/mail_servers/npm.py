@@ -67,7 +67,7 @@ def npm_modules() -> Path:
         fresh = Path(tempfile.mkdtemp(prefix="new-", dir=folder.parent))
         command = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(fresh)]
         done = subprocess.run(
-            [*command, f"smtp-server@{VERSION}"], capture_output=True, text=True, timeout=60, check=False, cwd=fresh
+            [*command, f"smtp-server@{VERSION}"], capture_output=True, text=True, timeout=600, check=False, cwd=fresh
         )
         if done.returncode:
             shutil.rmtree(fresh, ignore_errors=True)
@@ -122,7 +122,7 @@ def npm_server(files: Files, methods: list[str], **logins: str) -> Iterator[NpmS
     finally:
         process.kill()
         process.stdin.close()
-        process.wait(5)
-        thread.join(5)
+        process.wait(PATIENCE)
+        thread.join(PATIENCE)
         assert process.stdout is not None
         process.stdout.close()

@@ -11,6 +11,7 @@ import pytest
 from postier.schemas.email import Email
 from postier.schemas.errors import AuthenticationFailed, RecipientRefused
 from postier.schemas.receipt import Receipt
+from tests.conftest import PATIENCE
 from tests.drivers.conftest import Files
 from tests.drivers.kit import opened, results
 from tests.drivers.mail_servers.kit import BODIES, MailServer, assert_arrived, whole
@@ -54,7 +55,7 @@ def test_a_wrong_password_is_told_in_the_servers_words_and_nothing_is_sent(
     server: MailServer, files: Files, security: str, auth: str
 ) -> None:
     sent = whole(next(NUMBERS), body=b"never\r\n")
-    options = server.options(security, files.ca_file, auth=auth, password="wrong-secret", timeout_ms=10_000)
+    options = server.options(security, files.ca_file, auth=auth, password="wrong-secret")
 
     with opened(**options) as driver:
         (refused,) = results(driver, sent)
@@ -69,7 +70,7 @@ def test_a_wrong_password_is_told_in_the_servers_words_and_nothing_is_sent(
 def test_each_server_lets_nobody_send_without_a_login_and_offers_what_we_say_it_does(
     server: MailServer, files: Files
 ) -> None:
-    with smtplib.SMTP("localhost", server.starttls, timeout=10) as plain:
+    with smtplib.SMTP("localhost", server.starttls, timeout=PATIENCE) as plain:
         plain.starttls(context=ssl.create_default_context(cafile=files.ca_file))
         plain.ehlo("test.example.org")
         assert plain.has_extn("smtputf8") is server.utf8

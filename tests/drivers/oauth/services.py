@@ -13,6 +13,7 @@ from typing import Any
 from postier.drivers.base import Ports
 from postier.drivers.microsoft import MicrosoftDriver, MicrosoftOptions
 from postier.schemas.email import Mailbox
+from tests.conftest import PATIENCE
 from tests.drivers.oauth.web import Reply, Request, Web, json_reply
 
 TENANT = "11111111-2222-3333-4444-555555555555"
@@ -145,8 +146,8 @@ class Microsoft:
             "graph_url": self.graph.web.url,
             "ca_file": self._ca_file,
             "allow_hosts": ("localhost", "127.0.0.1"),
-            "timeout_ms": 3_000,
-            "final_timeout": 3.0,
+            "timeout_ms": int(PATIENCE * 1_000),
+            "final_timeout": PATIENCE,
         }
         return {name: value for name, value in (settings | changes).items() if value is not None}
 

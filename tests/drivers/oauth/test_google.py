@@ -20,6 +20,7 @@ from postier.drivers.google import DEFAULT_LIMITS, GoogleDriver, GoogleOptions
 from postier.drivers.testing import Behaviour, DriverContract, Scene, sample_email
 from postier.ledger.tokens import SealedTokenStore
 from postier.schemas.errors import AuthenticationFailed, DeliveryError, RateLimited, TemporaryError
+from tests.conftest import PATIENCE
 from tests.drivers.conftest import Certificates, Files
 from tests.drivers.kit import Peer, ScriptedServer, nth, polite
 from tests.drivers.oauth.certificates import app_proof
@@ -53,7 +54,7 @@ def settings(service: TokenService, ca_file: str, **changes: Any) -> dict[str, A
         "ca_file": ca_file,
         "allow_hosts": ("localhost", "127.0.0.1"),
         "smtp_host": "localhost",
-        "timeout_ms": 3_000,
+        "timeout_ms": int(PATIENCE * 1_000),
     }
     return given | changes
 

@@ -40,7 +40,6 @@ def server(
 
 
 def driver_for(microsoft: Microsoft, port: int, **options: Any) -> MicrosoftDriver:
-    options = {"timeout_ms": 15_000} | options  # Dovecot waits two seconds before it refuses a login
     return microsoft.driver(mode="smtp", smtp_host="localhost", smtp_port=port, graph_url=None, **options)
 
 

@@ -13,6 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from tests.conftest import PATIENCE
+
 
 @dataclass(frozen=True)
 class Request:
@@ -161,7 +163,7 @@ class Web:
                 sock.shutdown(socket.SHUT_RDWR)
         with contextlib.suppress(OSError):
             self._server.socket.shutdown(socket.SHUT_RDWR)
-        self._thread.join(5)
+        self._thread.join(PATIENCE)
         self._server.server_close()
 
     def _accept(self) -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,6 +20,7 @@ from postier.drivers.registry import driver_names, load_driver
 from postier.drivers.testing import Behaviour, DriverContract, Scene
 from postier.schemas.account import Account
 from postier.workers.route import build_driver
+from tests.conftest import PATIENCE
 from tests.drivers.test_contract import SmtpContract
 
 PACKAGE = Path(__file__).parent / "pigeon"
@@ -49,7 +50,7 @@ class Loft:
             self._threads[-1].start()
 
     def _talk(self, sock: socket.socket) -> None:
-        with sock, sock.makefile("rb") as lines:
+        with suppress(OSError), sock, sock.makefile("rb") as lines:
             while line := lines.readline(500):
                 if self.behaviour == "silent":
                     continue
@@ -73,7 +74,7 @@ class Loft:
         self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
         for thread in self._threads:
-            thread.join(5)
+            thread.join(PATIENCE)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -101,7 +102,8 @@ class TestPigeon(DriverContract):
     def scene(self, behaviour: Behaviour) -> Iterator[Scene]:
         loft = Loft(behaviour)
         try:
-            options = {"host": "127.0.0.1", "port": loft.port, "token": TOKEN, "timeout": 0.5}
+            patience = 0.3 if behaviour == "silent" else PATIENCE
+            options = {"host": "127.0.0.1", "port": loft.port, "token": TOKEN, "timeout": patience}
             yield Scene(options, taken=lambda: loft.mails, attempts=lambda: loft.connections)
         finally:
             loft.close()
