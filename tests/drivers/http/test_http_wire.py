@@ -147,6 +147,7 @@ def test_an_endless_body_is_read_to_the_cap_and_no_further() -> None:
     sent = [0]
 
     def act(handler: Handler, request: Request) -> None:
+        handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1_000_000)
         handler.raw(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 1000000000\r\n\r\n")
         with contextlib.suppress(OSError):
             while not handler.server.stopping.is_set():

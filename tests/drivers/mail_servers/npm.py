@@ -106,6 +106,8 @@ def npm_server(files: Files, methods: list[str], **logins: str) -> Iterator[NpmS
     def listen() -> None:
         assert process.stdout is not None
         for line in process.stdout:
+            if not line.endswith("\n"):
+                break  # it was killed while it spoke
             told = json.loads(line)
             if "listening" in told:
                 begun.put(True)
