@@ -28,7 +28,8 @@ _PLAIN = re.compile(
 )
 _LOCAL = re.compile(r"[^.@%!]+(?:\.[^.@%!]+)*\Z")
 _INVISIBLE = re.compile(
-    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\U000e0000-\U000e0fff]"
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\U000e0000-\U000e0fff"
+    "\u2800\ufffc\U00016fe4\U0001d159]"  # no format characters by their class, and nothing to see all the same
 )
 
 
@@ -67,14 +68,16 @@ def _parse_the_long_way(text: str) -> str:
     if len(local.encode()) > MAX_LOCAL:
         raise _refused("the part before the @ has at most 64 octets")
     _refuse_look_alikes(local)
-    normal = f"{local}@{_domain(domain)}"
-    if len(normal.encode()) > MAX_ADDRESS:
+    encoded = _domain(domain)
+    normal = f"{local}@{encoded}"
+    if len(normal.encode()) > MAX_ADDRESS or len(f"{local}@{idna.decode(encoded)}".encode()) > MAX_ADDRESS:
         raise _refused("an address has at most 254 octets")
     from email_validator import EmailNotValidError, validate_email  # hardly any address comes here
 
     try:
+        # The domain has passed IDNA's own rules; this library's refuse the joiners that Persian and Sinhala names need.
         validate_email(
-            normal,
+            f"{local}@domain.example",
             check_deliverability=False,
             globally_deliverable=False,
             allow_quoted_local=False,
@@ -91,7 +94,9 @@ def _parse_the_long_way(text: str) -> str:
 def _refuse_look_alikes(local: str) -> None:
     if local.isascii():
         return
-    if unicodedata.normalize("NFKC", local) != local or _INVISIBLE.search(local):
+    # Thai and Lao type their vowel am as one letter, which has no other normal spelling than two.
+    spelled = local.replace("\u0e33", "\u0e4d\u0e32").replace("\u0eb3", "\u0ecd\u0eb2")
+    if unicodedata.normalize("NFKC", spelled) != spelled or _INVISIBLE.search(local):
         raise _refused("the part before the @ has look-alike or invisible characters")
 
 
@@ -118,7 +123,9 @@ def _maps_to_lower_case_only(domain: str, lowered: str) -> bool:
     for letter in domain:
         if not letter.isascii() and any(piece.isascii() for piece in letter.lower()):
             return False
-    return unicodedata.is_normalized("NFC", lowered) and idna.uts46_remap(domain, std3_rules=True) == lowered
+    # Not even NFC: signs that are letters under another number, like Angstrom and Ohm.
+    composed = unicodedata.is_normalized("NFC", domain) and unicodedata.is_normalized("NFC", lowered)
+    return composed and idna.uts46_remap(domain, std3_rules=True) == lowered
 
 
 def _refused(reason: Any) -> PydanticCustomError:

@@ -26,8 +26,8 @@ _HOST = re.compile(rf"(?:{_LABEL}\.)+(?=[a-z]){_LABEL}\Z")
 _LINK = re.compile(r"[Hh][Tt][Tt][Pp][Ss]://([^/?#:@]+)(?::443)?(/[^?#]*)?(\?[^#]*)?(#.*)?\Z")
 _NEVER = re.compile(r'[\s"<>\\^`{}]')
 _ENCODED_CONTROL = re.compile(r"%(?:[01][0-9a-f]|7f|5c)", re.IGNORECASE)
-# Wider than WHATWG: some servers decode slashes or drop what follows a semicolon before they resolve dots.
-_DOT_SEGMENT = re.compile(r"(?:/|%2f)(?:\.|%2e){1,2}(?:/|;|%2f|\Z)", re.IGNORECASE)
+# Wider than WHATWG: some servers decode twice, decode slashes or drop what follows a semicolon before they resolve dots.
+_DOT_SEGMENT = re.compile(r"(?:/|%(?:25)*2f)(?:\.|%(?:25)*2e){1,2}(?:/|;|%(?:25)*2f|\Z)", re.IGNORECASE)
 # Nearly every link: nothing encoded in its path, no dot at the start of a piece of it.
 _PLAIN = re.compile(
     rf"https://((?:(?!..--){_LABEL}\.)+(?=[a-z])(?!..--){_LABEL})"
@@ -53,9 +53,9 @@ def _parse_the_long_way(url: str) -> tuple[str, str]:
     parts = _LINK.match(url)
     if parts is None:
         raise _refused("a link reads https://host/path, without user name and on port 443")
-    host, path = parts[1].lower(), parts[2] or "/"
-    if not host.isascii():
+    if not parts[1].isascii():  # before lower case makes a plain k of the Kelvin sign
         raise _refused("a link writes an international host as xn--")
+    host, path = parts[1].lower(), parts[2] or "/"
     _check_host(host)
     if _DOT_SEGMENT.search(path) or _ENCODED_CONTROL.search(path):
         raise _refused("a link's path has no dot segments and no encoded control characters")

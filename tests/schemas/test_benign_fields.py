@@ -79,6 +79,11 @@ ADDRESSES = [
     "İ@example.org",
     "ı@example.org",
     "ßtrasse@example.org",
+    "น้ำ@example.org",
+    "คำแก้ว@example.org",
+    "ສີສຳ@example.org",
+    "a@xn--mgba3gch31f060k.example",
+    "a@xn--10cl1a0b660p.example",
 ]
 LINKS = [
     "https://school.example",
@@ -102,6 +107,8 @@ LINKS = [
     "https://xn--caf-dma.school.example/",
     "https://school.example/it's",
     "https://school.example/x?discount=100%",
+    "https://school.example/x?next=%252e%252e%252f",
+    "https://school.example/a%252eb/%25-off",
 ]
 ROWS = [
     *(("account_validation", "data.recipient.name", name) for name in NAMES),
@@ -140,6 +147,8 @@ def test_an_odd_but_honest_value_passes_unchanged(
         ("a@XN--CAF-DMA.example", "a@xn--caf-dma.example"),
         ("a@例え.テスト", "a@xn--r8jz45g.xn--zckzah"),
         ("a@ı.example", "a@xn--cfa.example"),
+        ("a@نامه\u200cای.example", "a@xn--mgba3gch31f060k.example"),
+        ("a@ශ\u0dca\u200dරී.example", "a@xn--10cl1a0b660p.example"),
     ],
 )
 def test_a_domain_becomes_lower_case_ascii(given: str, normal: str, bent: Bend) -> None:
