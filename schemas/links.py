@@ -26,7 +26,7 @@ _HOST = re.compile(rf"(?:{_LABEL}\.)+(?=[a-z]){_LABEL}\Z")
 _LINK = re.compile(r"[Hh][Tt][Tt][Pp][Ss]://([^/?#:@]+)(?::443)?(/[^?#]*)?(\?[^#]*)?(#.*)?\Z")
 _NEVER = re.compile(r'[\s"<>\\^`{}]')
 _ENCODED_CONTROL = re.compile(r"%(?:[01][0-9a-f]|7f|5c)", re.IGNORECASE)
-# Wider than WHATWG: some servers decode twice, decode slashes or drop what follows a semicolon before they resolve dots.
+# Wider than WHATWG: some servers decode slashes, decode twice, or drop what follows a semicolon, and then resolve dots.
 _DOT_SEGMENT = re.compile(r"(?:/|%(?:25)*2f)(?:\.|%(?:25)*2e){1,2}(?:/|;|%(?:25)*2f|\Z)", re.IGNORECASE)
 # Nearly every link: nothing encoded in its path, no dot at the start of a piece of it.
 _PLAIN = re.compile(

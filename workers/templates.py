@@ -29,6 +29,9 @@ MAX_OUTPUT = 1024 * 1024  # characters of one rendered template
 
 _KIND = re.compile(r"[a-z][a-z0-9_]{0,62}\Z")
 _HREF = re.compile(r"https://[^\s\"<>\\`]+\Z", re.IGNORECASE)
+_DIRECTION = re.compile("[\u202a-\u202e\u2066-\u2069]")
+_END_OF_EMBEDDING, _END_OF_ISOLATE = "\u202c", "\u2069"
+_CLOSED_BY = dict.fromkeys("\u202a\u202b", _END_OF_EMBEDDING) | dict.fromkeys("\u2066\u2067\u2068", _END_OF_ISOLATE)
 # fmt: off
 _MONTHS = {
     "en": ("January", "February", "March", "April", "May", "June",
@@ -85,7 +88,7 @@ def _link(url: str) -> str:
 
 
 def _lines(text: str) -> Markup:
-    return Markup("<br>\n").join(escape(text).split("\n"))
+    return Markup("<br>\n").join(escape(_closed(text)).split("\n"))
 
 
 def _quoted(text: str) -> str:
@@ -93,7 +96,26 @@ def _quoted(text: str) -> str:
 
 
 def _indented(text: str) -> str:
-    return text.replace("\n", "\n    ")
+    return _closed(text).replace("\n", "\n    ")
+
+
+def _closed(text: str) -> str:
+    """`text` with the embeddings and isolates closed that its last line opens: words of ours follow on that line.
+
+    Left open they could turn them round, and "old → new" would read as "new → old" (UAX 9, section 3.3.2).
+    """
+    if text.isascii():
+        return text
+    opened: list[str] = []
+    for mark in _DIRECTION.findall(text, text.rfind("\n") + 1):
+        if mark in _CLOSED_BY:
+            opened.append(_CLOSED_BY[mark])
+        elif mark == _END_OF_ISOLATE and mark in opened:
+            while opened.pop() != mark:  # it ends the embeddings inside too
+                pass
+        elif opened and opened[-1] == mark:
+            opened.pop()
+    return text + "".join(reversed(opened))
 
 
 @cache

@@ -252,6 +252,23 @@ def test_the_visitors_lines_stay_lines_and_are_marked_as_quoted():
     assert "one<br>\n<br>\n&lt;b&gt;two&lt;/b&gt;<br>\nthree &amp; more" in mail.html
 
 
+@pytest.mark.parametrize(("old", "closed"), [
+    ("\u202bpaid\u200f", "\u202bpaid\u200f\u202c"),  # an embedding and a mark turned "paid → due" into "due → paid"
+    ("\u2067paid\u200f", "\u2067paid\u200f\u2069"),
+    ("\u202a\u2068\u202bx", "\u202a\u2068\u202bx\u202c\u2069\u202c"),
+    ("\u202a\u2067x\u202c\u202by\u2069z", "\u202a\u2067x\u202c\u202by\u2069z\u202c"),  # its end ends all in it
+    ("\u202a+33 1 23\u202c", "\u202a+33 1 23\u202c"),
+    ("\u2069\u202c é", "\u2069\u202c é"),
+    ("\u202bone\ntwo", "\u202bone\ntwo"),  # its paragraph ended before our words
+    ("one\n\u202btwo", "one\n\u202btwo\u202c"),
+])  # fmt: skip
+def test_an_old_value_cannot_turn_the_arrow_after_it_round(old, closed):
+    mail = rendered(example("data_change", changes=(Change(field="f", label="Bill", old=old, new="due"),)))
+    assert "\n    {} → due\n".format(closed.replace("\n", "\n    ")) in mail.text
+    shown = html.unescape(mail.html)
+    assert f">{closed}</span> → <strong>due".replace("\n", "<br>\n") in shown
+
+
 def test_templates_are_part_of_the_package():
     folder = compile_templates.TEMPLATES
     assert str(folder) in list(template_folders)
