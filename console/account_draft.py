@@ -101,13 +101,15 @@ def _types(annotation: Any) -> set[Any]:
 def read_table(source: str) -> dict[str, Any]:
     """A TOML or JSON table from a file, or from standard input for `-`. Raises ConfigurationError."""
     try:
-        text = sys.stdin.read() if source == "-" else Path(source).read_text("utf-8")
+        text = sys.stdin.read() if source == "-" else Path(source).read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{source}: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from None
     try:
         found = json.loads(text) if text.lstrip().startswith("{") else tomllib.loads(text)
     except ValueError as error:
         raise ConfigurationError(f"{source}: neither TOML nor JSON: {error}") from None
+    except RecursionError:
+        raise ConfigurationError(f"{source}: tables are nested too deep") from None
     return dict(found)
 
 

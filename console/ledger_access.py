@@ -99,10 +99,15 @@ def redis_address(url: str | None = None) -> str:
             url = load_settings().redis_url
         except PostierError:
             return "POSTIER_REDIS_URL"
-    parts = urlsplit(url)
-    if not parts.hostname:
-        return f"{parts.scheme}://{parts.path}"
-    return f"{parts.hostname}:{parts.port or 6379}"
+    try:
+        parts = urlsplit(url)
+        port = parts.port or 6379
+    except ValueError:  # its words may repeat the password
+        return "POSTIER_REDIS_URL"
+    if parts.scheme == "unix":
+        return f"unix://{parts.path}"
+    # Without a host the path may be the rest of a password with a / in it.
+    return f"{parts.hostname or 'localhost'}:{port}"
 
 
 def demo_hint() -> str:

@@ -27,6 +27,8 @@ def pace(limit: float, window: float) -> int:
     Chosen so that no window holds more than `limit` mails, however late the looks are and though a mail leaves late:
     1 + floor((window + lateness made up for + lateness) / interval) <= limit.
     """
+    # Less than that is as good as never, and the least that TOML can write would make an infinite interval.
+    limit = max(limit, 0.000_001)
     return max(1, math.ceil((window * (1 + _LATE) + _ROOM) / limit * 1_000_000))
 
 

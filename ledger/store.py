@@ -149,8 +149,12 @@ class Store:
                 retry=Retry(NoBackoff(), 0),
                 health_check_interval=0,
             )
-        except ValueError as error:
-            raise ConfigurationError(f"POSTIER_REDIS_URL: {error}") from None
+        except ValueError:
+            # The library's words may repeat the password: with a / or # in it, the beginning is read as a port.
+            raise ConfigurationError(
+                "POSTIER_REDIS_URL: this is no Redis address, which reads redis://user:password@host:6379/0 (rediss:// "
+                "with TLS, unix:// for a socket); in a password, / # ? and @ are written %2F %23 %3F and %40"
+            ) from None
         # Looks at every new connection before it is used; raises when this is not the ledger that was here before.
         self.guard: Callable[[Any], None] | None = None
         self.lost_connections = 0

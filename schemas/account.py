@@ -14,6 +14,8 @@ from postier.schemas.text import OneLine
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
 ShownName = Annotated[str, OneLine(128)]  # it stands in headers
 Priority = Literal["urgent", "bulk"]
+MOST = 1_000_000_000_000  # above any limit that holds anything; Redis counts exactly far beyond it
+LONGEST_COOLDOWN = 31_536_000  # a year; Redis refuses to keep a key for very long, in the middle of a publish
 
 
 class _Settings(BaseModel):
@@ -37,9 +39,9 @@ class Limits(_Settings):
 
     per_second: float | None = Field(default=None, gt=0, le=10_000)
     per_minute: float | None = Field(default=None, gt=0, le=600_000)
-    per_hour: int | None = Field(default=None, gt=0)
-    per_day: int | None = Field(default=None, gt=0)
-    day_resets_at: Annotated[str, StringConstraints(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] = "00:00"
+    per_hour: int | None = Field(default=None, gt=0, le=MOST)
+    per_day: int | None = Field(default=None, gt=0, le=MOST)
+    day_resets_at: Annotated[str, StringConstraints(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")] = "00:00"
     timezone: str = "UTC"
     counts: Literal["mails", "recipients"] = "mails"
     max_connections: int = Field(default=8, gt=0, le=10_000)
@@ -97,7 +99,7 @@ class Form(_Settings):
     recipients: tuple[Address, ...] = Field(min_length=1, max_length=20)
     label: ShownName = ""
     account: Name | None = None
-    per_hour: int = Field(default=60, gt=0)
+    per_hour: int = Field(default=60, gt=0, le=MOST)
 
 
 class Tenant(_Settings):
@@ -109,9 +111,10 @@ class Tenant(_Settings):
     rules: dict[str, Name] = Field(default_factory=dict)
     forms: dict[str, Form] = Field(default_factory=dict)
     locale: Literal["en", "fr"] | None = None
-    contact_per_hour: int = Field(default=300, gt=0)
+    contact_per_hour: int = Field(default=300, gt=0, le=MOST)
     keep_days: int | None = Field(default=None, ge=1, le=3650)  # of ended deliveries; None: as the instance keeps them
-    cooldowns: dict[str, int] = Field(default_factory=dict)  # kind: seconds, instead of the kind's own; 0 for none
+    # kind: seconds, instead of the kind's own; 0 for none
+    cooldowns: dict[str, Annotated[int, Field(le=LONGEST_COOLDOWN)]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _hosts_are_host_names(self) -> Tenant:

@@ -46,7 +46,14 @@ class PostierError(Exception):
 
 
 class ConfigurationError(PostierError):
-    """The set-up is wrong; the text names the key, what is wrong with it and what to do."""
+    """The set-up is wrong; the text names the key, what is wrong with it and what to do.
+
+    It stays one readable line, whatever stood in the file or variable it quotes a name from.
+    """
+
+    def __init__(self, text: str) -> None:
+        escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+        super().__init__(text if text.isprintable() else "".join(escaped))
 
 
 class LedgerUnavailable(PostierError):

@@ -37,13 +37,13 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(default=15.0, ge=1, le=300)
     crash_limit: int = Field(default=3, ge=1, le=20)
     conversation_size: int = Field(default=64, ge=1, le=100)
-    conversation_seconds: float = Field(default=5.0, gt=0)
-    keep_sent_seconds: int = Field(default=30 * 86_400, ge=60)
-    keep_keys_seconds: int = Field(default=7 * 86_400, ge=60)
+    conversation_seconds: float = Field(default=5.0, gt=0, le=3600)
+    keep_sent_seconds: int = Field(default=30 * 86_400, ge=60, le=3650 * 86_400)
+    keep_keys_seconds: int = Field(default=7 * 86_400, ge=60, le=3650 * 86_400)
     processes: int = Field(default=2, ge=1, le=64)
     threads: int = Field(default=8, ge=1, le=512)
     drain_seconds: float = Field(default=25.0, ge=1, le=600)
-    redis_timeout: float = Field(default=4.0, gt=0)
+    redis_timeout: float = Field(default=4.0, gt=0, le=600)
     egress_allow: str = ""
     public_url: str = Field(default="", pattern=r"^(https://[^\s\"'<>?#]+)?$")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -91,13 +91,15 @@ def read_registry(path: Path) -> Registry:
     from postier.schemas.account import Registry
 
     try:
-        return _registry_of(path.read_text(encoding="utf-8"))
+        return _registry_of(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigurationError(f"POSTIER_ACCOUNTS_FILE: cannot read {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: not valid TOML: {error}") from None
     except ValidationError as error:
         raise ConfigurationError(f"{path}: {describe_first(error, Registry)}") from None
+    except (ValueError, RecursionError):
+        raise ConfigurationError(f"{path}: a number has too many digits, or tables are nested too deep") from None
 
 
 @lru_cache(maxsize=1)

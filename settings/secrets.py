@@ -9,6 +9,7 @@ from typing import Any
 
 from postier.schemas.errors import ConfigurationError
 
+_MOST = 1_048_576  # bytes of a secret's file; a device like /dev/zero never ends
 _SECRET_NAMES = ("password", "secret", "token", "api_key", "private_key", "seal_keys")
 
 
@@ -24,17 +25,25 @@ def resolve_secret(reference: str, *, where: str) -> str:
     """
     if reference.startswith("env:"):
         name = reference[4:]
-        value = os.environ.get(name)
+        value = os.environ.get(name) if name.isprintable() else None
         if value is None:
             raise ConfigurationError(f"{where}: the environment variable {name} is not set")
         return value
     if reference.startswith("file:"):
         path = Path(reference[5:])
         try:
-            return path.read_text(encoding="utf-8").rstrip("\r\n")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "not UTF-8 text"
-            raise ConfigurationError(f"{where}: cannot read {path}: {reason}") from None
+            with path.open("rb") as file:
+                octets = file.read(_MOST + 1)
+            if len(octets) <= _MOST:
+                return octets.decode("utf-8-sig").rstrip("\r\n")
+            reason = f"it is larger than {_MOST} bytes"
+        except OSError as error:
+            reason = str(error.strerror)
+        except UnicodeDecodeError:
+            reason = "not UTF-8 text"
+        except ValueError:
+            reason = "this is no path"
+        raise ConfigurationError(f"{where}: cannot read {path}: {reason}")
     return reference
 
 
