@@ -15,6 +15,8 @@ import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from email.charset import Charset
+from email.utils import formataddr
 from typing import Any, ClassVar, TypeVar
 
 import httpx2
@@ -30,9 +32,10 @@ from postier.drivers.smtp_words import safe_words
 from postier.schemas.email import Email, Mailbox
 from postier.schemas.errors import ConfigurationError, DeliveryError, SenderRefused, TemporaryError
 
-__all__ = ["Answer", "ApiDriver", "ApiOptions", "Key", "Known", "crowded", "hidden", "suppressed"]
+__all__ = ["Answer", "ApiDriver", "ApiOptions", "Key", "Known", "crowded", "hidden", "in_one_line", "suppressed"]
 
 MAX_ANSWER = 65_536  # octets
+_UTF8 = Charset("utf-8")
 
 ApiOptionsT = TypeVar("ApiOptionsT", bound=ApiOptions)
 
@@ -175,6 +178,14 @@ def hidden(email: Email) -> tuple[str, ...]:
     """The recipients that the To header does not show: those of a packet."""
     shown = {mailbox.address for mailbox in email.to}
     return tuple(dict.fromkeys(address for address in email.recipients if address not in shown))
+
+
+def in_one_line(mailbox: Mailbox) -> str:
+    """A mailbox as a header writes it, for providers that take it so. The address must be ASCII."""
+    if "=?" in mailbox.name:
+        # Left as it is, what somebody typed would be read as an encoded word: as another name, or as a line end.
+        return f"{_UTF8.header_encode(mailbox.name)} <{mailbox.address}>"
+    return formataddr((mailbox.name, mailbox.address))
 
 
 def _read(response: httpx2.Response) -> bytes:

@@ -24,14 +24,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from email.utils import formataddr
 from functools import partial
 from typing import Annotated, Any
 
 from pydantic import StringConstraints
 
-from postier.drivers.http_api import Answer, ApiDriver, ApiOptions, Key, Known, crowded, hidden, suppressed
-from postier.schemas.email import Email, Mailbox
+from postier.drivers.http_api import Answer, ApiDriver, ApiOptions, Key, Known, crowded, hidden, in_one_line, suppressed
+from postier.schemas.email import Email
 from postier.schemas.errors import (
     AuthenticationFailed,
     DeliveryError,
@@ -86,6 +85,8 @@ class PostmarkDriver(ApiDriver[PostmarkOptions]):
 
     def send(self, email: Email) -> Receipt:
         """One mail, one attempt."""
+        if email.smtputf8:
+            raise EmailRefused("Postmark takes no internationalised addresses", stage="http")
         answer = self._post("/email", self._body(email), email)
         reply = answer.json()
         if answer.status == 200 and reply.get("ErrorCode") == 0:
@@ -108,10 +109,10 @@ class PostmarkDriver(ApiDriver[PostmarkOptions]):
     def _body(self, email: Email) -> dict[str, Any]:
         headers = (("Message-ID", email.message_id), ("X-PM-KeepID", "true"), *email.headers)
         fields = {
-            "From": _person(email.sender),
-            "To": ", ".join(map(_person, email.to)),
+            "From": in_one_line(email.sender),
+            "To": ", ".join(map(in_one_line, email.to)),
             "Bcc": ", ".join(hidden(email)),
-            "ReplyTo": _person(email.reply_to) if email.reply_to else "",
+            "ReplyTo": in_one_line(email.reply_to) if email.reply_to else "",
             "Subject": email.subject,
             "TextBody": email.text,
             "HtmlBody": email.html,
@@ -134,7 +135,3 @@ def _left_out(words: str, email: Email) -> tuple[Refusal, ...]:
     named = {found.group().rstrip(".").lower() for found in _ADDRESS.finditer(inactive)}
     error = suppressed("the recipient is inactive at Postmark", code=406, stage="http")
     return tuple(Refusal(address, error) for address in email.recipients if address.lower() in named)
-
-
-def _person(mailbox: Mailbox) -> str:
-    return formataddr((mailbox.name, mailbox.address))

@@ -27,13 +27,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from email.utils import formataddr
 from functools import partial
 from typing import Annotated, Any
 
 from pydantic import StringConstraints
 
-from postier.drivers.http_api import Answer, ApiDriver, ApiOptions, Key, Known, crowded, hidden
+from postier.drivers.http_api import Answer, ApiDriver, ApiOptions, Key, Known, crowded, hidden, in_one_line
 from postier.schemas.email import Email, Mailbox
 from postier.schemas.errors import (
     AuthenticationFailed,
@@ -111,7 +110,7 @@ class ScalewayDriver(ApiDriver[ScalewayOptions]):
     def _body(self, email: Email) -> dict[str, Any]:
         headers = email.headers
         if email.reply_to:
-            headers += (("Reply-To", formataddr((email.reply_to.name, email.reply_to.address))),)
+            headers += (("Reply-To", in_one_line(email.reply_to)),)
         body: dict[str, Any] = {
             "project_id": self.options.project_id,
             "from": _person(email.sender),

@@ -261,7 +261,7 @@ def test_the_rest_of_a_password_is_no_place_of_redis() -> None:
 
 @pytest.mark.parametrize(("name", "value"), [
     ("REDIS_TIMEOUT", "inf"), ("REDIS_TIMEOUT", "1e400"), ("REDIS_TIMEOUT", "nan"), ("CONVERSATION_SECONDS", "inf"),
-    ("LEASE_SECONDS", "nan"), ("DRAIN_SECONDS", "inf"), ("KEEP_SENT_SECONDS", "9" * 30), ("KEEP_KEYS_SECONDS", "9" * 20),
+    ("LEASE_SECONDS", "nan"), ("KEEP_SENT_SECONDS", "9" * 30), ("KEEP_KEYS_SECONDS", "9" * 20),
     ("THREADS", "9" * 5000), ("NAMESPACE", "x\x1b[31m"), ("LOG_LEVEL", "debug\n"),
 ])  # fmt: skip
 def test_a_setting_without_measure_is_refused_by_its_name(

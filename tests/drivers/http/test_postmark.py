@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from email.header import decode_header, make_header
+from email.utils import getaddresses
 from typing import Any
 
 import pytest
 
 from postier.drivers.postmark import PostmarkDriver
+from postier.schemas.email import Mailbox
 from postier.schemas.errors import (
     AuthenticationFailed,
     DeliveryError,
@@ -19,7 +22,7 @@ from postier.schemas.errors import (
     TemporaryError,
 )
 from tests.drivers.http.contract import ApiContract, refused_with
-from tests.drivers.http.fake import SECRET, FakeApi, Reply, always, made, mail, receipt
+from tests.drivers.http.fake import SECRET, FakeApi, Reply, always, failure, made, mail, receipt
 
 OPTIONS: dict[str, Any] = {"server_token": SECRET}
 ACCEPTED = Reply(
@@ -98,6 +101,32 @@ def test_a_mail_is_one_request_with_every_field() -> None:
         "TrackOpens": False,
         "TrackLinks": "None",
     }
+
+
+@pytest.mark.parametrize("name", [
+    "=?utf-8?q?Boss_=28CEO=29?=", "=?utf-8?b?DQpCY2M6IHFAei5leGFtcGxl?=", "é =?utf-8?q?=0ABcc?=",
+    "=?utf-8?q?a?==?utf-8?q?b?=", 'Eve" <q@z.example>, "', "Eve, q@z.example", "all: q@z.example;",
+    "\\", "\u202cx", "=?",
+])  # fmt: skip
+def test_a_name_stays_what_was_typed_and_one_mailbox(name: str) -> None:
+    box = Mailbox("someone@example.com", name)
+    with FakeApi(always(ACCEPTED)) as fake:
+        receipt(made(PostmarkDriver, fake, **OPTIONS), mail(to=(box,), sender=box, reply_to=box))
+
+    sent = fake.requests[0].json()
+    for field in ("From", "To", "ReplyTo"):
+        ((shown, address),) = getaddresses([sent[field]])
+        assert address == box.address
+        assert str(make_header(decode_header(shown))) == name
+
+
+def test_an_internationalised_address_is_refused_before_anything_leaves() -> None:
+    with FakeApi(always(ACCEPTED)) as fake:
+        email = mail(reply_to=Mailbox("zoë@example.com", "Zoë"), smtputf8=True)
+        error = failure(made(PostmarkDriver, fake, **OPTIONS), email)
+        assert fake.connections == 0
+
+    assert isinstance(error, EmailRefused)
 
 
 def test_a_packet_goes_to_bcc_and_tells_who_was_left_out() -> None:

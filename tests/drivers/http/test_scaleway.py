@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from email.header import decode_header, make_header
+from email.utils import getaddresses
 from typing import Any
 
 import pytest
 
 from postier.drivers.scaleway import ScalewayDriver
+from postier.schemas.email import Mailbox
 from postier.schemas.errors import (
     AuthenticationFailed,
     DeliveryError,
@@ -104,6 +107,17 @@ def test_a_mail_is_one_request_with_every_field() -> None:
             {"key": "Reply-To", "value": "Help <help@example.org>"},
         ],
     }
+
+
+@pytest.mark.parametrize(
+    "name", ["=?utf-8?q?Boss_=28CEO=29?=", "=?utf-8?b?DQpCY2M6IHFAei5leGFtcGxl?=", "é =?utf-8?q?x?="]
+)
+def test_a_visitors_name_stays_what_was_typed(name: str) -> None:
+    with FakeApi(always(ACCEPTED)) as fake:
+        receipt(made(ScalewayDriver, fake, **OPTIONS), mail(reply_to=Mailbox("v@example.com", name)))
+
+    ((shown, address),) = getaddresses([fake.requests[0].json()["additional_headers"][-1]["value"]])
+    assert (str(make_header(decode_header(shown))), address) == (name, "v@example.com")
 
 
 def test_a_packet_goes_to_bcc() -> None:
