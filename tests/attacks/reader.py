@@ -123,6 +123,21 @@ def faults(mail: Mail, kind: str, *, sender: str = SENDER) -> list[str]:
     return found
 
 
+def turns_what_follows(line: str) -> bool:
+    """Whether an embedding or isolate is still open at the end (UAX 9): it may turn the words after it round."""
+    still_open = ""
+    for mark in line:
+        if mark in "\u202a\u202b\u202d\u202e":
+            still_open += "e"
+        elif mark in "\u2066\u2067\u2068":
+            still_open += "i"
+        elif mark == "\u202c":
+            still_open = still_open.removesuffix("e")
+        elif mark == "\u2069" and "i" in still_open:
+            still_open = still_open[: still_open.rindex("i")]
+    return bool(still_open)
+
+
 def flat(text: Any) -> str:
     """Text for searching: no quoting marks at line starts, one space for any white space."""
     return " ".join(re.sub(r"(?m)^>( |$)", "", str(text)).split())

@@ -15,7 +15,7 @@ import pytest
 
 from postier.schemas.events import KINDS
 from tests.attacks.kit import Mail, Yard, bent, rows
-from tests.attacks.reader import bodies, faults, flat, message_of, name_in, shape
+from tests.attacks.reader import bodies, faults, flat, message_of, name_in, shape, turns_what_follows
 
 HOSTILE, BENIGN = rows("neutralised"), rows("benign")
 THREATS = sorted({row["threat"] for row in HOSTILE})
@@ -74,6 +74,9 @@ def wrong_with(journey: Journey, plain: Journey) -> Iterator[str]:
         seen = shape(html)
         if seen.tags - plain_html.tags or seen.comments - plain_html.comments:
             yield f"markup came in: {seen.tags - plain_html.tags or seen.comments}"
+        for line in f"{text}\n{''.join(seen.words)}".split("\n"):
+            if kind == "data_change" and turns_what_follows(line.partition("→")[0]):
+                yield f"an old value turns the new one round: {line!r}"
         lawful = {value for path, value in row["set"].items() if path.endswith("url")} | plain_html.links
         lawful |= {f"mailto:{row['set'].get('data.visitor.address', '')}"}
         if any(link.startswith(("http", "java", "data")) for link in seen.links - lawful):
