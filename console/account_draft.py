@@ -6,6 +6,7 @@ import json
 import sys
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from email.utils import parseaddr
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
@@ -14,6 +15,7 @@ import typer
 from pydantic import SecretStr, ValidationError
 
 from postier.console.account_flags import Draft, pair
+from postier.console.output import safe
 from postier.drivers.registry import load_driver
 from postier.schemas.account import Account, Tenant
 from postier.schemas.errors import ConfigurationError
@@ -70,13 +72,21 @@ def _options(draft: Draft, row: Mapping[str, Any], before: Account | None) -> di
         if key in lists:
             given[key] = [*given.get(key, ()), *filter(None, value.split(","))]
         else:
-            given[key] = json.loads(value) if value.startswith("{") else value
+            given[key] = _table_or_text(value)
     for key in draft.secret or ():
-        given[key] = typer.prompt(key, hide_input=True, err=True)
+        given[key] = typer.prompt(safe(key), hide_input=True, err=True)
     if draft.secret_stdin is not None:
         given[draft.secret_stdin] = sys.stdin.readline().rstrip("\r\n")
     options |= given
     return {key: value for key, value in options.items() if value not in ("", None, [])}
+
+
+def _table_or_text(value: str) -> Any:
+    """A JSON object as what it says; anything else, a user name with a brace too, as it is: the driver checks it."""
+    if value.startswith("{"):
+        with suppress(ValueError, RecursionError):
+            return json.loads(value)
+    return value
 
 
 def secret_options(driver: str) -> frozenset[str]:

@@ -125,13 +125,13 @@ def span(seconds: float) -> str:
 def parse_moment(text: str, now: float) -> float:
     """Seconds since 1970 for an ISO 8601 time (without zone: UTC) or for `2h`, meaning two hours ago.
 
-    Raises ValueError with a reason for people.
+    Before 1970 nothing is kept: what lies there counts as its first second. Raises ValueError with a reason for people.
     """
     found = _SPAN.fullmatch(text.strip())
     if found:
-        return now - float(found[1]) * _UNITS[found[2]]
+        return max(0.0, now - float(found[1]) * _UNITS[found[2]])
     try:
         given = datetime.fromisoformat(text.strip())
     except ValueError:
         raise ValueError("give a time like 2026-01-31T12:00:00Z, or a time ago like 30s, 15m, 2h or 7d") from None
-    return (given if given.tzinfo else given.replace(tzinfo=UTC)).timestamp()
+    return max(0.0, (given if given.tzinfo else given.replace(tzinfo=UTC)).timestamp())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.attacks.kit import Yard, bent
+from tests.attacks.kit import SENDER, Yard, bent
 from tests.attacks.test_replies import harmful
 
 HOSTILE = {
@@ -179,3 +179,23 @@ def test_a_setting_that_is_wrong_is_named_and_not_repeated(yard: Yard, monkeypat
                 del yard.environment[name]
             else:
                 yard.environment[name] = kept
+
+
+@pytest.mark.parametrize("value", ["{x", '{"a":' * 5000, '{"a":' + "9" * 5000 + "}"], ids=range(3))
+def test_an_option_that_only_begins_like_a_table_is_refused_in_words(value: str, yard: Yard) -> None:
+    """A brace that opened no JSON ended in an error nobody had foreseen."""
+    options = ("--option", "host=mail.example.com", "--option", f"port={value}")
+    answer = yard.run("accounts", "add", "odd", "--driver", "smtp", "--sender", SENDER, *options)
+    assert answer.code == 1
+    assert "accounts.odd.options.port: must be a whole number" in answer.out
+    assert "should not happen" not in answer.err
+
+
+@pytest.mark.parametrize(
+    "file", ['{"accounts":' * 5000, '{"accounts":' + "9" * 5000 + "}", "x=" + "[" * 5000 + "]" * 5000]
+)
+def test_a_file_that_no_parser_bears_is_refused_in_words(file: str, yard: Yard, tmp_path: Path) -> None:
+    (tmp_path / "accounts").write_text(file)
+    answer = yard.run("accounts", "import", str(tmp_path / "accounts"))
+    assert answer.code == 2
+    assert "should not happen" not in answer.err

@@ -46,6 +46,14 @@ def test_times_are_read_as_iso_or_as_an_age() -> None:
         parse_moment("soon", 0)
 
 
+@pytest.mark.parametrize(
+    "text", ["9" * 400 + "d", "9" * 300 + "s", "0001-01-01T00:00:00+23:59", "0001-01-01", "1969-12-31T23:59Z", "99999d"]
+)
+def test_a_time_before_all_records_is_the_first_second(text: str) -> None:
+    """Ages beyond measure ended in an OverflowError, and times before 1970 in Redis' refusal of an id below nought."""
+    assert parse_moment(text, 1_000_000_000) == 0.0
+
+
 def test_lengths_of_time_are_rounded_for_people() -> None:
     assert [span(seconds) for seconds in (0.25, 9.94, 45, 150, 7300, 200_000)] == [
         "0.2 s", "9.9 s", "45 s", "2 min", "2 h", "2 d",
