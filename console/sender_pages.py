@@ -71,6 +71,14 @@ _WORDS = {
 }
 
 
+def _token(form: str) -> str:
+    """The token of a query or form; none when it has more fields than anybody of ours, or a scanner, adds."""
+    try:
+        return parse_qs(form, max_num_fields=20).get("t", [""])[0]
+    except ValueError:
+        return ""
+
+
 class ConfirmationServer(ThreadingHTTPServer):
     """Serves the page. `port` 0 takes a free one, `server_address` tells which; `shutdown`, `server_close` end it."""
 
@@ -134,8 +142,7 @@ class _Page(BaseHTTPRequestHandler):
         if parts.path != PATH:
             self._say(404, "dead")
             return
-        token = parse_qs(parts.query, max_num_fields=5).get("t", [""])[0]
-        self._answer(token, use=False)
+        self._answer(_token(parts.query), use=False)
 
     do_HEAD = do_GET  # noqa: N815 - the library's name
 
@@ -150,7 +157,7 @@ class _Page(BaseHTTPRequestHandler):
             self._say(413, "dead")
             return
         body = self.rfile.read(int(length)).decode("ascii", "replace")
-        self._answer(parse_qs(body, max_num_fields=5).get("t", [""])[0], use=True)
+        self._answer(_token(body), use=True)
 
     def _answer(self, token: str, *, use: bool) -> None:
         try:

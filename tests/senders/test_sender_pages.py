@@ -57,6 +57,17 @@ def test_the_page_speaks_french_to_those_who_do(senders: Senders, pages: int) ->
     assert "Oui, je suis d’accord" in page
 
 
+def test_a_link_that_a_mail_gateway_lengthened_works_and_one_beyond_measure_is_answered(
+    senders: Senders, pages: int
+) -> None:
+    token = senders.add(HELLO, tenant="shop").token
+    more = "".join(f"&utm_{number}=x" for number in range(8))
+    assert ask(pages, "GET", f"{PATH}?t={token}{more}")[0] == 200
+    assert ask(pages, "GET", f"{PATH}?t={token}{more * 5}")[0] == 404
+    assert ask(pages, "POST", PATH, f"t={token}{'&x=y' * 40}")[0] == 404
+    assert senders.list()[0].state == "pending"
+
+
 def test_every_answer_allows_nothing_but_its_own_style_and_form(senders: Senders, pages: int) -> None:
     token = senders.add(HELLO, tenant="shop").token
     for method, target, body in (
