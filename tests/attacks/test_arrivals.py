@@ -75,7 +75,8 @@ def wrong_with(journey: Journey, plain: Journey) -> Iterator[str]:
         if seen.tags - plain_html.tags or seen.comments - plain_html.comments:
             yield f"markup came in: {seen.tags - plain_html.tags or seen.comments}"
         for line in f"{text}\n{''.join(seen.words)}".split("\n"):
-            if kind == "data_change" and turns_what_follows(line.partition("→")[0]):
+            old, arrow, _ = line.partition("→")
+            if kind == "data_change" and arrow and turns_what_follows(old):
                 yield f"an old value turns the new one round: {line!r}"
         lawful = {value for path, value in row["set"].items() if path.endswith("url")} | plain_html.links
         lawful |= {f"mailto:{row['set'].get('data.visitor.address', '')}"}
