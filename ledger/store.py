@@ -32,6 +32,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from postier.schemas.errors import ConfigurationError, LedgerUnavailable
+from postier.settings.logs import redact
 
 _SURELY_OPEN = 0.05  # seconds: no server that was left so shortly ago is back again
 
@@ -112,9 +113,10 @@ def translated() -> Iterator[None]:
         word = _CLASSES.get(type(error)) or words.split(" ", 1)[0]
         if word in _REFUSALS:
             raise LedgerUnavailable(f"Redis refuses the write: {_MEANS.get(word, word)}", retry_after=5.0) from None
-        if words != str(error):
-            raise type(error)(words) from None
-        raise
+        # Whatever else stands in front of Redis, or somebody who ends a script by hand, may say. The server quotes
+        # arguments of a command it does not know: those stay out.
+        words = redact(words.partition(", with args")[0])[:200]
+        raise LedgerUnavailable(f"Redis answers with an error: {type(error).__name__}: {words}") from None
     except RedisError as error:
         raise LedgerUnavailable(f"Redis failed: {type(error).__name__}") from None
 

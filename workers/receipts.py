@@ -10,6 +10,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic_core import to_json
@@ -70,14 +71,15 @@ class ReceiptFile:
         """Start the file anew when it is large and everything in it is settled."""
         with self._lock:
             if self._descriptor >= 0 and self._size > _ENOUGH and settled():
-                os.ftruncate(self._descriptor, 0)
-                self._size = 0
+                with suppress(OSError):  # a disk that became read-only
+                    os.ftruncate(self._descriptor, 0)
+                    self._size = 0
 
     def close(self) -> None:
         """Remove the file: everything in it is settled. Calling twice is safe."""
         with self._lock:
             if self._descriptor >= 0:
-                self._path.unlink(missing_ok=True)
+                _remove(self._path)
                 os.close(self._descriptor)
                 self._descriptor = -1
 
@@ -98,7 +100,8 @@ def _parse(line: bytes) -> list[str | int] | None:
         entry = json.loads(line)
     except ValueError:
         return None  # torn by the crash
-    return entry if isinstance(entry, list) and len(entry) == 9 and entry[0] == "sent" else None
+    whole = isinstance(entry, list) and len(entry) == 9 and entry[0] == "sent"
+    return entry if whole and all(type(part) in (str, int) for part in entry) else None
 
 
 def replay_receipts(folder: Path, settle: Callable[[Sequence[Entry]], object], *, batch: int = 500) -> int:
@@ -111,8 +114,14 @@ def replay_receipts(folder: Path, settle: Callable[[Sequence[Entry]], object], *
         for start in range(0, len(entries), batch):
             settle(entries[start : start + batch])
         read += len(entries)
-        path.unlink(missing_ok=True)
+        _remove(path)
     return read
+
+
+def _remove(path: Path) -> None:
+    """What cannot be removed is told again by the next start, which is safe."""
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 __all__ = ["LedgerUnavailable", "ReceiptFile", "replay_receipts"]

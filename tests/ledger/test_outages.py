@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from redis.exceptions import ResponseError
 
 from postier.ledger.embedded import EmbeddedServer, free_port
 from postier.ledger.store import Store, translated
@@ -79,7 +78,7 @@ def test_a_pipeline_without_the_right_to_it_says_so_and_repeats_no_value(
 def test_another_error_in_a_pipeline_repeats_no_value(refusing: tuple[EmbeddedServer, Store]) -> None:
     _, store = refusing
     store.redis.set("text", "here")
-    with pytest.raises(ResponseError, match=r"^WRONGTYPE") as told, translated():
+    with pytest.raises(LedgerUnavailable, match="WRONGTYPE") as told, translated():
         store.redis.pipeline(transaction=False).lpush("text", "Hush (a) b").execute()
     assert "Hush" not in str(told.value)
 
@@ -113,3 +112,13 @@ def test_a_server_that_becomes_a_replica_while_it_is_listened_to_is_away(
         store.redis.replicaof("127.0.0.1", free_port())
         with pytest.raises(LedgerUnavailable, match="UNBLOCKED"):
             waits.result(PATIENCE)
+
+
+def test_an_error_that_redis_has_no_name_for_is_one_of_ours_without_the_arguments(store: Store) -> None:
+    store.redis.set(store.key("dataset"), "a text where the scripts expect a hash")
+    with pytest.raises(LedgerUnavailable, match="WRONGTYPE"):
+        store.run("dataset", ("name", ""))
+    with pytest.raises(LedgerUnavailable, match="unknown command") as caught, translated():
+        store.redis.execute_command("NO.SUCH", "ana@example.com", "secret")
+    assert "secret" not in str(caught.value)
+    assert "example.com" not in str(caught.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -53,6 +54,8 @@ def test_receipts_of_a_dead_worker_are_told_once_and_removed(tmp_path: Path) -> 
 def test_a_line_torn_by_the_crash_is_left_out(tmp_path: Path) -> None:
     path = abandoned(tmp_path, proof(1), proof(2))
     path.write_bytes(path.read_bytes()[:-20] + b"\n\xff\xfe\n[1]\n{}\n")
+    with path.open("ab") as file:  # as a bad disk may give back
+        file.write(b'["sent",null,1,250,"","","",1,""]\n["sent","d3",{},250,"","","",1,""]\n')
     told = Told()
     replay_receipts(tmp_path, told)
     assert told.entries == [proof(1)]
@@ -97,4 +100,25 @@ def test_a_file_is_cut_only_when_everything_in_it_is_settled(tmp_path: Path) -> 
     assert path.stat().st_size == 0
     receipts.write(proof(1))
     assert path.read_bytes().count(b"\n") == 1
+    receipts.close()
+
+
+def test_a_disk_that_became_read_only_keeps_no_worker_from_starting_or_ending(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    abandoned(tmp_path, proof(1))
+    receipts = ReceiptFile(tmp_path, "w2")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    monkeypatch.setattr("os.ftruncate", refuse)
+    monkeypatch.setattr("postier.workers.receipts._ENOUGH", 1)
+    told = Told()
+    assert replay_receipts(tmp_path, told) == 1
+    assert told.entries == [proof(1)]
+    receipts.write(proof(2))
+    receipts.trim(settled=lambda: True)
+    assert receipts.since(0) == [proof(2)]
     receipts.close()
