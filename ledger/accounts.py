@@ -43,7 +43,7 @@ def _day_end(limits: Limits, now: datetime) -> datetime:
     return end
 
 
-def _fields(account: Account, credential: str | None, now: datetime) -> dict[str, Argument]:
+def _fields(account: Account, now: datetime) -> dict[str, Argument]:
     limits = account.limits
     fields: dict[str, Argument] = {
         "cap": limits.max_connections,
@@ -58,8 +58,6 @@ def _fields(account: Account, credential: str | None, now: datetime) -> dict[str
     for rule, limit, window in (("second", limits.per_second, 1.0), ("minute", limits.per_minute, 60.0)):
         fields[f"{rule}_t"] = pace(limit, window) if limit is not None else ""
         fields[f"{rule}_b"] = 1 if limit is not None else ""  # a burst, of which workers of before had more
-    if credential is not None:
-        fields["credential"] = credential
     return fields
 
 
@@ -68,13 +66,16 @@ def configure(
     registry: Registry,
     *,
     credentials: Mapping[str, str] | None = None,
+    told: Mapping[str, str] | None = None,
     files: Registry | None = None,
     public: bool = True,
 ) -> list[str]:
     """Make the ledger know these accounts and tenants (without their options), and when their quotas start anew.
 
     `credentials` names, by account, the secrets it logs in with (a keyed fingerprint): an account that waits for a
-    better one is tried again when it changes. `files` is the part of the registry that comes from accounts files: it
+    better one is tried again when it changes. `told` are those that this worker named last: what it merely repeats is
+    no change, even where another worker has other secrets; an account that it did not know is tried again if it waits
+    because a worker did not have it. `files` is the part of the registry that comes from accounts files: it
     is kept for commands that run where those files are not. States and counts are kept; repeating is safe, and wanted
     once a minute.
     Returns the accounts whose credential changed. Raises LedgerUnavailable.
@@ -83,7 +84,13 @@ def configure(
     args: list[Argument] = [text, hashlib.sha256(text.encode()).hexdigest(), len(registry.accounts)]
     now = datetime.fromtimestamp(store.now() / 1e6, UTC)
     for account in registry.accounts.values():
-        fields = _fields(account, (credentials or {}).get(account.name), now)
+        credential = (credentials or {}).get(account.name)
+        fields = _fields(account, now)
+        if credential is not None:
+            before = None if told is None else told.get(account.name)
+            fields["repeated" if credential == before else "credential"] = credential
+            if told is not None and before is None:
+                fields["appeared"] = 1
         args.extend((account.name, len(fields)))
         for field, value in fields.items():
             args.extend((field, value))

@@ -12,7 +12,7 @@ from postier.ledger.book import Book, Page
 from postier.ledger.store import Store, translated
 from postier.schemas.account import Account, Registry, Sender, Tenant
 from postier.schemas.address import address_key
-from postier.schemas.errors import LedgerUnavailable
+from postier.schemas.errors import ConfigurationError, LedgerUnavailable
 from postier.settings.config import describe_first
 from postier.settings.logs import log
 
@@ -238,6 +238,11 @@ class RegistrySource:
     def __call__(self) -> Registry:
         files = self._files()
         with self._lock:
+            if self.files.accounts and not (files.accounts or files.tenants):
+                raise ConfigurationError(
+                    "the accounts file has neither accounts nor tenants any more: taken as not yet written; "
+                    "restart the workers if that is meant"
+                )
             self.files = files
             try:
                 if not self.known or self._book.version() != self._page.version:

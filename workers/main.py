@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import math
 import os
 import signal
 import socket
@@ -57,6 +58,7 @@ class WorkerProcess:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._told_at = time.monotonic()
+        self._told_credentials: dict[str, str] = {}
         self.name = f"{socket.gethostname()[:20]}-{os.getpid()}-{new_event_id()[-6:]}"
         self.store = Store(settings.redis_url, namespace=settings.namespace, timeout=settings.redis_timeout)
         self.claims = Claims(
@@ -112,7 +114,12 @@ class WorkerProcess:
     def _tell_accounts(self) -> None:
         if not self.source.known:
             raise LedgerUnavailable("the stored accounts could not be read yet")
-        configure(self.store, self.roster.registry, credentials=self.roster.credentials, files=self.source.files)
+        credentials = self.roster.credentials
+        configure(
+            self.store, self.roster.registry, credentials=credentials, told=self._told_credentials,
+            files=self.source.files,
+        )  # fmt: skip
+        self._told_credentials = credentials
 
     def refresh(self) -> None:
         """Pick up changed accounts and secrets, and tell the ledger; also once a minute, for quotas start anew."""
@@ -123,6 +130,7 @@ class WorkerProcess:
             self._tell_accounts()
             self._told_at = now
         except LedgerUnavailable as error:
+            self._told_at = -math.inf  # what changed is told as soon as the ledger is back
             log().warning("ledger.unavailable", reason=str(error))
 
     @property

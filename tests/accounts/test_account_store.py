@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from postier.ledger.merged import RegistrySource, merge, merged_registry
 from postier.ledger.store import Store
 from postier.schemas.account import Account, Registry
 from postier.schemas.errors import ConfigurationError, LedgerUnavailable
+from postier.settings.config import read_registry
 from postier.settings.seal import Sealer
 from postier.settings.sealed_options import open_options
 from tests.accounts.kit import SECRET, MakeBook, account, tenant
@@ -281,3 +283,18 @@ def test_the_workers_source_follows_the_book_and_outlives_an_absent_ledger(make_
     assert not away.known
     with pytest.raises(LedgerUnavailable):
         Book(Store("redis://127.0.0.1:1/0", timeout=0.2)).read()
+
+
+def test_an_accounts_file_that_is_suddenly_empty_is_not_believed(store: Store, tmp_path: Path) -> None:
+    file = tmp_path / "accounts.toml"
+    text = '[accounts.office]\ndriver = "null"\nsender = { address = "a@school.example" }\n'
+    file.write_text(text)
+    source = RegistrySource(lambda: read_registry(file), store)
+    assert set(source().accounts) == {"office"}
+    for broken in ("", "# half written", "[", "a = " + "[" * 100_000, "a = 1" + "0" * 10_000):
+        file.write_text(broken)
+        with pytest.raises(ConfigurationError):
+            source()
+        assert set(source.files.accounts) == {"office"}
+    file.write_text(text.replace("office", "desk"))
+    assert set(source().accounts) == {"desk"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -33,12 +33,12 @@ def set_clock(ledger: Ledger, moment: datetime) -> None:
     tell(ledger)
 
 
-def tell(ledger: Ledger, **credentials: str) -> list[str]:
-    """What workers do once a minute: say the accounts, the end of their day and what they log in with."""
+def tell(ledger: Ledger, *, told: Mapping[str, str] | None = None, **credentials: str) -> list[str]:
+    """What workers do once a minute: say the accounts, the end of their day, what they log in with (and did before)."""
     now = ledger.store.now
     ledger.store.now = lambda: ledger.now  # type: ignore[method-assign]
     try:
-        return configure(ledger.store, ledger.registry, credentials=credentials)
+        return configure(ledger.store, ledger.registry, credentials=credentials, told=told)
     finally:
         ledger.store.now = now  # type: ignore[method-assign]
 

@@ -123,6 +123,39 @@ def test_an_account_that_needs_a_login_waits_for_a_new_credential_however_long(m
     assert [one.id for one in send(worker)] == ids[1:]
 
 
+def test_workers_with_different_secrets_do_not_wake_a_refused_account_in_turn(make_governor: MakeGovernor) -> None:
+    ledger = make_governor(main={})
+    for secret in ("new", "old"):  # two workers start
+        tell(ledger, told={}, main=secret)
+    ledger.publish_many(3, "main")
+    worker = ledger.worker()
+    (first, *_) = worker.claim(1, 1)[1]
+    worker.settle([park("main", state="parked", seconds=1200, cause="authentication_failed", words="wrong"),
+                   later(first.deliveries[0], 0, spend=False), freed(first)])  # fmt: skip
+    for secret in ("new", "old", "new"):  # what they say once a minute
+        assert tell(ledger, told={"main": secret}, main=secret) == []
+        assert send(worker) == []
+    ledger.store.redis.hdel(ledger.store.key("account:main"), "credential")  # an older copy of the ledger
+    tell(ledger, told={"main": "new"}, main="new")
+    assert field(ledger, "main", "credential") == "new"
+    assert tell(ledger, told={"main": "new"}, main="right") == ["main"]
+    assert len(send(worker)) == 1
+
+
+def test_an_account_that_a_worker_did_not_have_is_tried_again_when_it_has_it(make_governor: MakeGovernor) -> None:
+    ledger = make_governor(main={})
+    tell(ledger, told={}, main="one")
+    ledger.publish_many(3, "main")
+    worker = ledger.worker()
+    (first, *_) = worker.claim(1, 1)[1]
+    worker.settle([park("main", state="parked", seconds=1200, cause="sender_refused", words="not configured here"),
+                   later(first.deliveries[0], 0, spend=False), freed(first)])  # fmt: skip
+    tell(ledger, told={"main": "one"}, main="one")
+    assert send(worker) == []
+    tell(ledger, told={}, main="one")
+    assert len(send(worker)) == 1
+
+
 def test_a_pace_is_halved_once_a_second_down_to_a_floor_and_regained_step_by_step(
     make_governor: MakeGovernor,
 ) -> None:
