@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 
 from postier.ledger.embedded import EmbeddedServer
 from postier.ledger.publish import Accepted
-from postier.ledger.store import Store, script_source
+from postier.ledger.store import Argument, Store, script_source
 from postier.schemas.errors import IdempotencyConflict, LedgerUnavailable
 from postier.schemas.events import Recipient
 from postier.settings.seal import Sealer
@@ -235,6 +236,33 @@ def test_fast_publishers_do_not_fill_the_memory_between_two_looks_at_it(small: E
     assert accepted
     assert used < 0.8
     ledger.store.close()
+
+
+def test_many_recipients_are_written_in_several_calls_and_what_was_accepted_stays_so(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    run = ledger.store.run
+
+    def counted(script: str, args: Sequence[Argument]) -> Any:
+        calls.append(int(args[1]))
+        if len(calls) == 4:
+            raise LedgerUnavailable("away")
+        return run(script, args)
+
+    monkeypatch.setattr("postier.ledger.publish._AT_ONCE", 10)
+    monkeypatch.setattr(ledger.store, "run", counted)
+    events = [
+        *(ledger.admitted(data_change(*(somebody() for _ in range(count)))) for count in (4, 6, 1, 25, 3)),
+        ledger.admitted(data_change()),
+    ]
+    answers = ledger.publisher.publish(events)
+    assert calls == [2, 1, 1, 2]
+    assert [len(one.deliveries) for one in answers if isinstance(one, Accepted)] == [4, 6, 1, 25]
+    assert [type(one) for one in answers[4:]] == [LedgerUnavailable] * 2
+    assert [one.duplicate for one in ledger.publisher.publish(events) if isinstance(one, Accepted)] == (
+        [True] * 4 + [False] * 2
+    )
 
 
 def test_a_full_memory_still_drains(small: EmbeddedServer, sealer: Sealer) -> None:
