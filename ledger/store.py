@@ -17,6 +17,7 @@ from typing import Any
 import redis
 from redis.backoff import NoBackoff
 from redis.exceptions import (
+    AuthenticationError,
     BusyLoadingError,
     ClusterDownError,
     MasterDownError,
@@ -96,11 +97,20 @@ def _words(error: ResponseError) -> str:
     return _IN_A_PIPELINE.sub("", str(error))
 
 
+def load_scripts() -> None:
+    """Read every script now: later there may be no descriptor left, or another version in its place."""
+    for name in (*_SHARED, *_DRAINS, *_READS, "publish", "allow", "amend"):
+        script_source(name)
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """Turn the client library's errors into ours."""
     try:
         yield
+    except AuthenticationError:
+        text = "Redis refuses the login: compare user and password in POSTIER_REDIS_URL with those it knows"
+        raise LedgerUnavailable(text, retry_after=5.0) from None
     except (RedisConnectionError, RedisTimeoutError, BusyLoadingError, OSError) as error:
         silent = isinstance(error.__context__, BlockingIOError)  # the kernel's word for a timeout
         name = "TimeoutError" if silent else type(error).__name__

@@ -59,17 +59,17 @@ class LaneBroker(Broker):
     `size` is how many deliveries a conversation may hold, `seconds` how long it may go on before it gives the rest
     back. A conversation that stalls no longer counts as busy: `spare` more threads stand in for those, so that hanging
     servers cost the others nothing. `drain_seconds` is how long the end of the worker waits for conversations.
-    `keeper` has the connections that stay open between conversations.
+    `keeper` has the connections that stay open between conversations, `most_idle` of them at most.
     """
 
     def __init__(
         self, claims: Claims, *, threads: int, size: int, seconds: float, spare: int = 0, drain_seconds: float = 0.0,
-        keeper: Keeper | None = None,
+        keeper: Keeper | None = None, most_idle: float = math.inf,
     ) -> None:  # fmt: skip
         super().__init__(middleware=[_DrainOnShutdown()])
         self.claims = claims
         self.settler = Settler(claims)
-        self.connections = Connections(claims.worker, keeper or Nobody(), self._put)
+        self.connections = Connections(claims.worker, keeper or Nobody(), self._put, most=most_idle)
         self.threads = threads
         self.spare = spare
         self._stalled: set[str] = set()

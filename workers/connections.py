@@ -7,6 +7,7 @@ later read one holds.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterable
 from typing import Protocol
@@ -36,28 +37,51 @@ class Nobody:
 
 
 class Connections:
-    """The idle connections of one worker process. Thread-safe."""
+    """The idle connections of one worker process: `most` at once, or those unused longest are given up. Thread-safe."""
 
-    def __init__(self, worker: str, keeper: Keeper, tell: Callable[[Iterable[Entry]], object]) -> None:
+    def __init__(
+        self, worker: str, keeper: Keeper, tell: Callable[[Iterable[Entry]], object], *, most: float = math.inf
+    ) -> None:
         self._worker = worker
         self._keeper = keeper
         self._tell = tell
         self._lock = threading.Lock()
-        self._said: dict[str, int] = {}
-        self._at = 0
+        self._said: dict[str, int] = {}  # none of them 0, the latest said last
+        self._leaving: set[str] = set()
+        self._most = most
+        self._total = self._at = 0
         self._giving_up: list[threading.Thread] = []
 
     def kept(self, account: str) -> Kept:
         """How many there are now, to be told with the end of a conversation."""
         with self._lock:
             self._at += 1
-            self._said[account] = count = self._keeper.idle_connections(account)
-            return Kept(count, self._at)
+            kept = Kept(self._keeper.idle_connections(account), self._at)
+            self._total += kept.connections - self._said.pop(account, 0)
+            if kept.connections:
+                self._said[account] = kept.connections
+            self._leaving.discard(account)
+            too_many = self._unused_longest() if self._total > self._most else []
+        for name in too_many:
+            self.give_up(name)
+        return kept
+
+    def _unused_longest(self) -> list[str]:
+        """Whose connections to give up, so that no more than `most` are left."""
+        over = self._total - self._most - sum(self._said.get(name, 0) for name in self._leaving)
+        found: list[str] = []
+        for name, count in self._said.items():
+            if over <= 0:
+                break
+            if name not in self._leaving:
+                found.append(name)
+                over -= count
+        self._leaving.update(found)
+        return found
 
     def tidy(self) -> None:
         """Close what is old or dead, and say so."""
-        for account in [name for name, count in list(self._said.items()) if count]:
-            before = self._said[account]
+        for account, before in list(self._said.items()):
             self._keeper.close_idle(account)
             if self._keeper.idle_connections(account) < before:
                 self._say(account)
@@ -71,14 +95,14 @@ class Connections:
 
     def leave(self) -> None:
         """This process begins nothing more: give everything up."""
-        for account in [name for name, count in list(self._said.items()) if count]:
+        for account in list(self._said):
             self.give_up(account)
 
     def all_closed(self) -> list[Entry]:
         """What is left to say when every driver is closed."""
         for thread in self._giving_up:
             thread.join(_GOODBYE)
-        return [keep(self._worker, account, self.kept(account)) for account, count in list(self._said.items()) if count]
+        return [keep(self._worker, account, self.kept(account)) for account in list(self._said)]
 
     def _give_up(self, account: str) -> None:
         self._keeper.close_idle(account, keep=0)

@@ -6,6 +6,7 @@ import ctypes
 import gc
 import math
 import os
+import resource
 import signal
 import socket
 import threading
@@ -24,7 +25,7 @@ from postier.ledger.inbox import Inbox
 from postier.ledger.logins import LoginTurns
 from postier.ledger.merged import RegistrySource
 from postier.ledger.publish import Publisher
-from postier.ledger.store import Store
+from postier.ledger.store import Store, load_scripts
 from postier.ledger.tokens import SealedTokenStore
 from postier.schemas.envelope import new_event_id
 from postier.schemas.errors import LedgerUnavailable
@@ -48,6 +49,8 @@ _SPARE = 2
 _LOOK_MS = 10_000
 # More than a consumer pauses while it drains.
 _CONSUMER_MS = 1_500
+# As many as a worker asks for: each account's connections stay open for a while after a mail.
+_DESCRIPTORS = 65_536
 _GC_THRESHOLDS = (20_000, 20, 50)
 _M_ARENA_MAX = -8  # glibc's malloc.h
 
@@ -60,6 +63,7 @@ class WorkerProcess:
         self._told_at = time.monotonic()
         self._told_credentials: dict[str, str] = {}
         self.name = f"{socket.gethostname()[:20]}-{os.getpid()}-{new_event_id()[-6:]}"
+        load_scripts()
         self.store = Store(settings.redis_url, namespace=settings.namespace, timeout=settings.redis_timeout)
         self.claims = Claims(
             self.store, self.name, lease=settings.lease_seconds, crash_limit=settings.crash_limit,
@@ -84,6 +88,7 @@ class WorkerProcess:
             self.claims, threads=settings.threads, size=settings.conversation_size,
             seconds=settings.conversation_seconds, spare=settings.threads * _SPARE,
             drain_seconds=settings.drain_seconds, keeper=self.roster,
+            most_idle=most_descriptors() // 2,
         )  # fmt: skip
         deliverer = Deliverer(self.roster, sealer, self.receipts)
         broker = self.broker
@@ -160,6 +165,17 @@ class WorkerProcess:
             self.receipts.close()
         self.store.close()
         log().info("worker.stopped", worker=self.name)
+
+
+def most_descriptors() -> int:
+    """How many descriptors this process may have; the limit is raised as far as nobody needs to be asked."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = min(hard, _DESCRIPTORS) if hard != resource.RLIM_INFINITY else _DESCRIPTORS
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            return wanted
+    return _DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
 
 
 def share_memory_among_threads() -> None:

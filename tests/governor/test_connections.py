@@ -13,6 +13,7 @@ import pytest
 from postier.drivers.session_pool import SessionPool
 from postier.ledger.claims import Claims
 from postier.ledger.entries import Entry, Handed, Kept, back, free, keep
+from postier.workers.connections import Connections
 from tests.conftest import PATIENCE, until
 from tests.drivers.kit import Peer, ScriptedServer, polite
 from tests.governor.kit import MakeGovernor
@@ -316,3 +317,32 @@ def test_no_connection_is_opened_while_one_that_was_given_up_is_still_closing() 
     closing.join(PATIENCE)
     assert found == [None], "now a new one may be opened"
     assert len(pool) == 0
+
+
+class Rooms:
+    """A keeper whose connections close as soon as they are given up."""
+
+    def __init__(self) -> None:
+        self.idle: dict[str, int] = {}
+
+    def idle_connections(self, name: str) -> int:
+        return self.idle.get(name, 0)
+
+    def close_idle(self, name: str, *, keep: int | None = None) -> None:
+        self.idle[name] = keep or 0
+
+
+def test_a_process_with_many_accounts_keeps_the_connections_it_used_last() -> None:
+    rooms, told = Rooms(), list[Entry]()
+    connections = Connections("w1", rooms, told.extend, most=10)
+    for number in range(40):
+        rooms.idle[f"a{number}"] = 2
+        connections.kept(f"a{number}")
+        rooms.idle["busy"] = 1
+        connections.kept("busy")
+        until(lambda: sum(rooms.idle.values()) <= 10, what="the end of those unused longest")
+    until(lambda: len(told) == 36, what="all being told")
+    assert {name for name, count in rooms.idle.items() if count} == {"busy", "a36", "a37", "a38", "a39"}
+    assert [entry[:4] for entry in connections.all_closed()] == [
+        ("keep", "w1", name, rooms.idle[name]) for name in ("a36", "a37", "a38", "a39", "busy")
+    ]

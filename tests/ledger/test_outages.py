@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
 from pathlib import Path
 
 import pytest
+from redis import Redis
 
 from postier.ledger.embedded import EmbeddedServer, free_port
-from postier.ledger.store import Store, translated
+from postier.ledger.store import _SHARED, Store, load_scripts, script_source, translated
 from postier.ledger.wakes import Wakes
 from postier.schemas.errors import LedgerUnavailable
 from tests.conftest import PATIENCE, until
@@ -122,3 +124,25 @@ def test_an_error_that_redis_has_no_name_for_is_one_of_ours_without_the_argument
         store.redis.execute_command("NO.SUCH", "ana@example.com", "secret")
     assert "secret" not in str(caught.value)
     assert "example.com" not in str(caught.value)
+
+
+def test_every_script_is_read_before_the_disk_or_the_descriptors_may_be_gone() -> None:
+    script_source.cache_clear()
+    load_scripts()
+    read = script_source.cache_info().misses
+    parts = {part for shared in _SHARED.values() for part in shared}
+    for file in (resources.files("postier.ledger") / "scripts").iterdir():
+        if file.name.endswith(".lua") and file.name.removesuffix(".lua") not in parts:
+            script_source(file.name.removesuffix(".lua"))
+    assert script_source.cache_info().misses == read
+
+
+def test_a_login_that_redis_refuses_is_called_so(tmp_path: Path) -> None:
+    with EmbeddedServer(tmp_path, fsync="no") as redis:
+        with Redis.from_url(redis.url) as owner:
+            owner.config_set("requirepass", "right")
+        stranger = Store(redis.url.replace("redis://", "redis://:wrong@"), timeout=1.0)
+        with pytest.raises(LedgerUnavailable, match="refuses the login") as caught:
+            stranger.run("dataset", ("name", ""))
+        assert "wrong" not in str(caught.value)
+        stranger.close()
