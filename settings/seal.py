@@ -17,7 +17,14 @@ _NONCE = 12
 
 
 class Unsealable(ValueError):
-    """The sealed text was made with a key we do not have, for another context, or was changed."""
+    """The sealed text was made with a key we do not have, for another context, or was changed.
+
+    `elsewhere` when another process may have the key: ours are not proved to be those that others seal with.
+    """
+
+    def __init__(self, text: str, *, elsewhere: bool = False) -> None:
+        super().__init__(text)
+        self.elsewhere = elsewhere
 
 
 class Sealer:
@@ -35,6 +42,7 @@ class Sealer:
         self._head = bytes([len(self._current)]) + self._current
         self.fingerprint_key = next(iter(keys.values()))
         self.fingerprint_keys = tuple(keys.values())
+        self._proved: set[bytes] = set()  # names of keys that opened something
         self._keyed = hmac.new(self.fingerprint_key, digestmod="sha256")
 
     @classmethod
@@ -73,10 +81,16 @@ class Sealer:
     def open(self, sealed: bytes, context: bytes) -> bytes:
         """The plain text again. Raises Unsealable."""
         end = 1 + sealed[0] if sealed else 0
-        cipher = self._ciphers.get(sealed[1:end])
+        name = sealed[1:end]
+        cipher = self._ciphers.get(name)
         if cipher is None:
-            raise Unsealable("sealed with a key that is not configured")
+            raise Unsealable("sealed with a key that is not configured", elsewhere=name.isalnum())
         try:
-            return cipher.decrypt(sealed[end : end + _NONCE], sealed[end + _NONCE :], context)
+            plain = cipher.decrypt(sealed[end : end + _NONCE], sealed[end + _NONCE :], context)
         except (InvalidTag, ValueError):
-            raise Unsealable("the sealed text was changed or belongs elsewhere") from None
+            if name in self._proved:
+                raise Unsealable("the sealed text was changed or belongs elsewhere") from None
+            text = "sealed with another key of the same name, changed, or for elsewhere"
+            raise Unsealable(text, elsewhere=True) from None
+        self._proved.add(name)
+        return plain

@@ -30,7 +30,7 @@ from postier.settings.logs import log
 from postier.settings.seal import Sealer
 from postier.workers.conversation import Conversation, Mail, Withdrawn
 from postier.workers.logins import NotNow
-from postier.workers.outcomes import decide, react
+from postier.workers.outcomes import decide, react, unopened
 from postier.workers.receipts import ReceiptFile
 from postier.workers.render import Stamp
 from postier.workers.route import Roster, Way
@@ -39,6 +39,8 @@ from postier.workers.route import Roster, Way
 _STOPS = (Unreachable, RateLimited)
 # After one of these it stands still at once, and its mail keeps its order.
 _STANDS = (AccountError, NotNow)
+# A mail that is sealed with a key of others: about a quarter of an hour for urgent mail, an hour for other.
+_SEALED_TRIES = 8
 
 
 class Deliverer:
@@ -84,6 +86,9 @@ class Deliverer:
                 return way.renderer.render(event, recipient=payloads[0].recipient, **stamp)
             return way.renderer.render_packet(event, recipients=[payload.recipient for payload in payloads], **stamp)
         except (Unsealable, InvalidEvent, RenderError, ValueError) as error:
+            if isinstance(error, Unsealable) and error.elsewhere and first.attempt < _SEALED_TRIES:
+                self._leave_to_others(conversation, mail, str(error))
+                return None
             cause = "render" if isinstance(error, RenderError) else getattr(error, "code", "undecodable")
             self._fail(conversation, mail, cause, str(error))
         except Exception as error:  # a template or event class of a third party
@@ -96,6 +101,12 @@ class Deliverer:
             over = end(delivery, Reply(words=words), state="failed", cause=cause, timeline=line)
             conversation.settle(delivery, over)
             log().warning("delivery.failed", delivery=delivery.id, kind=delivery.kind, cause=cause, reason=words)
+
+    def _leave_to_others(self, conversation: Conversation, mail: Mail, words: str) -> None:
+        """This worker has not the key, which another may have, or this one soon, so that it is tried again."""
+        for delivery in mail:
+            conversation.settle(delivery, unopened(delivery, words, account=conversation.account))
+            log().error("delivery.unopened", delivery=delivery.id, account=conversation.account, reason=words)
 
     def _settle(self, conversation: Conversation, attempt: _Attempt, result: Result) -> None:
         took = time.monotonic() - attempt.started

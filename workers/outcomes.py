@@ -88,6 +88,15 @@ def decide(
     return over("failed")
 
 
+def unopened(delivery: Claimed, words: str, *, account: str) -> Entry:
+    """The entry of a mail that this worker has no key for: it waits as after any failure of the moment."""
+    delay = backoff(delivery.attempt, urgent=delivery.urgent)
+    line = history(
+        "retried", attempt=delivery.attempt, account=account, cause="undecodable", words=words, next_in=round(delay, 1)
+    )
+    return retry(delivery, Reply(words=words), delay=delay, spend=True, refund=True, cause="undecodable", timeline=line)
+
+
 def react(account: str, result: Receipt | DeliveryError, *, recipients: int) -> Entry | None:
     """What the result means for its account: it parks, slows down, or takes fewer recipients in a mail; or nothing."""
     match result:

@@ -65,7 +65,7 @@ class House:
     def start_worker(self, *, before: str = "", **settings: Any) -> subprocess.Popen[bytes]:
         """A worker process; its log is `log()`. `before` is Python that it runs first."""
         values = {name: getattr(self.settings, name) for name in Settings.model_fields} | settings
-        values["seal_keys"] = self.settings.seal_keys.get_secret_value()
+        values["seal_keys"] = values["seal_keys"].get_secret_value()
         env = {name: value for name, value in os.environ.items() if not name.startswith("POSTIER_")}
         env |= {f"POSTIER_{name.upper()}": str(value) for name, value in values.items()}
         how = ["-c", f"{before}\nimport os\nfrom postier.workers.main import run\nos._exit(run())"]

@@ -7,14 +7,17 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from postier.ledger.embedded import EmbeddedServer
 from postier.ledger.entries import Reply, sent
 from postier.schemas.errors import LedgerUnavailable
+from postier.settings.seal import Sealer
 from tests.conftest import PATIENCE, until
 from tests.drivers.kit import Peer, ScriptedServer, nth, polite
 from tests.ledger.kit import contact_form, data_change, reset_link, somebody
@@ -419,3 +422,24 @@ def test_leases_are_renewed_while_a_server_takes_longer_than_one(make_house: Mak
         gate.opened.set()
         house.wait_for(identity, "sent")
         assert copies(server) == {identity: 1}
+
+
+@pytest.mark.parametrize("name", ["k1", "k9"])
+def test_mail_that_one_worker_has_no_key_for_is_left_to_another(make_house: MakeHouse, name: str) -> None:
+    with ScriptedServer(polite()) as server:
+        house = make_house(main=smtp(server.port))
+        stranger = house.start_worker(seal_keys=SecretStr(Sealer.new_key(name)), data_dir=house.folder / "stranger")
+        ids = house.publish(reset_link(), contact_form())
+        until(lambda: {house.status(one).cause for one in ids} == {"undecodable"}, what="the first try")
+        assert house.states(ids) == {"waiting": len(ids)}
+        stranger.terminate()
+        assert stranger.wait(PATIENCE) == 0
+        house.start_worker()
+        prove(house)
+        for identity in ids:
+            house.bring_forward(identity)
+        assert house.wait_for_the_end(ids) == {"sent": len(ids)}
+        (changed,) = house.publish(reset_link(), not_before=datetime.now(UTC) + timedelta(seconds=1))
+        key = house.store.key(f"payload:{changed}")
+        house.store.redis.setrange(key, house.store.redis.strlen(key) - 1, b"?")
+        assert house.wait_for(changed, "failed").cause == "undecodable"
