@@ -20,6 +20,9 @@ account_changes.register(app)
 Name = Annotated[str, typer.Argument(help="The account's name.")]
 
 
+REMOVED = "no account has this name any more: add it again, and its mail leaves"
+
+
 @app.command("list", epilog=EPILOG)
 def list_(json_output: AsJson = False) -> None:
     """List accounts with their state and waiting mail."""
@@ -28,9 +31,15 @@ def list_(json_output: AsJson = False) -> None:
 
     with ledger() as opened:
         standing = opened.queries.accounts()
-        found = [_described(account, standing) for account in opened.registry().accounts.values()]
+        known = opened.registry().accounts
+        found = [_described(account, standing) for account in known.values()]
+    left = [
+        {"name": name, **facts}
+        for name, facts in standing.items()
+        if name not in known and facts["waiting_urgent"] + facts["waiting_bulk"]
+    ]
     if json_output:
-        say_json({"accounts": found})
+        say_json({"accounts": found, "removed_with_mail": left})
         return
     table(
         ("account", "tenant", "driver", "sender", "state", "waiting", "reason"),
@@ -40,6 +49,10 @@ def list_(json_output: AsJson = False) -> None:
                 row["waiting_urgent"] + row["waiting_bulk"], account_in_words(row["name"], row),
             )
             for row in found
+        ]
+        + [
+            (row["name"], "", "", "", "removed", row["waiting_urgent"] + row["waiting_bulk"], REMOVED)
+            for row in left
         ],
     )  # fmt: skip
 

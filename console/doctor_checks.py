@@ -9,6 +9,7 @@ from postier.console.doctor_accounts import examine_file, examine_stored, readab
 from postier.console.doctor_finding import Finding
 from postier.console.doctor_ledger import examine_ledger
 from postier.console.ledger_access import demo_hint, redis_address
+from postier.ledger.accounts import RegistryReader
 from postier.ledger.dataset import why_stopped
 from postier.ledger.health import ServerFacts, last_claim, server_facts
 from postier.ledger.queries import Queries
@@ -127,7 +128,13 @@ def _standing(store: Store) -> Finding:
     queries = Queries(store)
     counts, accounts = queries.counts(), queries.accounts()
     words = f"{counts['waiting']} waiting, {counts['in_hand']} in hand, {counts['failed']} failed"
-    still = sorted(name for name, facts in accounts.items() if facts.get("state") in _STILL)
+    known = RegistryReader(store).current().accounts
+    still = sorted(
+        name
+        for name, facts in accounts.items()
+        if facts.get("state") in _STILL
+        or (known and name not in known and facts["waiting_urgent"] + facts["waiting_bulk"])
+    )
     if still:
         return Finding("deliveries", "warn", f"{words}; standing still: {', '.join(still)}", "`postier accounts list`.")
     return Finding("deliveries", "ok", words)

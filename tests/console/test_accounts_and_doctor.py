@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from postier.console.demo_catcher import Catcher
+from postier.ledger.accounts import configure
 from postier.ledger.store import Store
 from postier.schemas.json_schema import schema_for
+from postier.settings.config import read_registry
 from postier.settings.seal import Sealer
 from tests.console.helpers import Run, publish, reset_link
 
@@ -22,6 +24,25 @@ def test_accounts_are_listed_with_state_and_waiting_mail(postier: Run, store: St
     assert (office["name"], office["state"], office["waiting_urgent"]) == ("office", "ready", 1)
     assert (spare["driver"], spare["waiting_urgent"]) == ("provider", 0)
     assert [line.split()[0] for line in postier("accounts", "list").out.splitlines()] == ["account", "office", "spare"]
+
+
+def test_mail_of_an_account_that_nobody_has_any_more_is_shown(
+    postier: Run, store: Store, environment: dict[str, str], tmp_path: Path
+) -> None:
+    publish(postier, tmp_path, reset_link())
+    file = Path(environment["POSTIER_ACCOUNTS_FILE"])
+    file.write_text(file.read_text().replace("office", "desk"))
+    configure(store, read_registry(file))
+
+    answer = postier("accounts", "list", "--json").json
+    row = postier("accounts", "list").out.splitlines()[-1]
+    (found,) = [check for check in postier("doctor", "--json").json["checks"] if check["name"] == "deliveries"]
+
+    assert {one["name"] for one in answer["accounts"]} == {"desk", "spare"}
+    assert [(one["name"], one["waiting_urgent"]) for one in answer["removed_with_mail"]] == [("office", 1)]
+    assert row.split()[:3] == ["office", "removed", "1"]
+    assert "add it again" in row
+    assert (found["result"], found["words"]) == ("warn", "1 waiting, 0 in hand, 0 failed; standing still: office")
 
 
 def test_secrets_are_never_shown(postier: Run, store: Store) -> None:
