@@ -21,7 +21,7 @@ from postier.ledger.logins import Turns
 from postier.ledger.merged import Confirmed
 from postier.schemas.account import Account, Limits, Registry
 from postier.schemas.email import Mailbox
-from postier.schemas.errors import ConfigurationError, PostierError, SenderRefused
+from postier.schemas.errors import AccountError, ConfigurationError, PostierError
 from postier.schemas.events import KINDS, Recipient
 from postier.settings.config import describe_first
 from postier.settings.logs import log
@@ -29,6 +29,8 @@ from postier.settings.secrets import resolve_options
 from postier.workers.branding import as_sent, composed_options, provider_of
 from postier.workers.logins import AnyTime, LoginGate
 from postier.workers.render import Renderer
+
+_UNKNOWN_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +200,7 @@ class Roster:
         return doors_of(login, trusted=self._trusted(login.name), egress_allow=self._egress_allow)
 
     def way(self, name: str) -> Way:
-        """The way of an account. Raises SenderRefused when it is unknown here or its options are wrong."""
+        """The way of an account. Raises AccountError when it is unknown here or its options are wrong."""
         found = self._ways.get(name)
         if found is not None:
             return found
@@ -207,7 +209,8 @@ class Roster:
         with self._lock:
             account = self._sending.get(name)
             if account is None:
-                raise SenderRefused(f"account {name} is not configured on this worker")
+                # Another worker may know it: no mail of it is at fault, and the account need not rest for long.
+                raise AccountError(f"account {name} is not configured on this worker", until=_UNKNOWN_SECONDS)
             if name not in self._ways:
                 try:
                     login = provider_of(account, self.registry) or account
@@ -220,7 +223,7 @@ class Roster:
                     )
                     self._ways[name] = Way(account, driver, Renderer(account))
                 except ConfigurationError as error:
-                    raise SenderRefused(str(error)) from None
+                    raise AccountError(str(error)) from None
             return self._ways[name]
 
     def idle_connections(self, name: str) -> int:

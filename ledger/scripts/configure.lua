@@ -39,7 +39,7 @@ for _ = 1, tonumber(ARGV[3]) do
     redis.call('HDEL', key, 'proven', 'told')
     changed[#changed + 1] = name
     if before[2] == 'needs_login' or (before[2] == 'parked' and before[3] ~= 'unreachable') then make_ready(name, true) end
-  elseif appeared and before[2] == 'parked' and before[3] == 'sender_refused' then
+  elseif appeared and before[2] == 'parked' and before[3] == 'account' then
     make_ready(name, true)
   end
   redis.call('SADD', P .. 'accounts', name)

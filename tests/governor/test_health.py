@@ -148,7 +148,7 @@ def test_an_account_that_a_worker_did_not_have_is_tried_again_when_it_has_it(mak
     ledger.publish_many(3, "main")
     worker = ledger.worker()
     (first, *_) = worker.claim(1, 1)[1]
-    worker.settle([park("main", state="parked", seconds=1200, cause="sender_refused", words="not configured here"),
+    worker.settle([park("main", state="parked", seconds=1200, cause="account", words="not configured here"),
                    later(first.deliveries[0], 0, spend=False), freed(first)])  # fmt: skip
     tell(ledger, told={"main": "one"}, main="one")
     assert send(worker) == []

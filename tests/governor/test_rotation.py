@@ -15,8 +15,8 @@ import pytest
 from tests.conftest import PATIENCE, until
 from tests.drivers.kit import Peer, ScriptedServer, polite
 from tests.governor.kit import field
-from tests.ledger.kit import data_change, reset_link, somebody
-from tests.workers.kit import House, copies, smtp
+from tests.ledger.kit import TENANTS, data_change, reset_link, somebody
+from tests.workers.kit import House, copies, smtp, toml
 
 MakeHouse = Callable[..., House]
 AUTH = ("PIPELINING", "ENHANCEDSTATUSCODES", "AUTH PLAIN")
@@ -207,3 +207,23 @@ def test_421_and_429_like_replies_slow_the_account_and_spend_no_attempt(make_hou
         assert house.status(identity).attempt == 1
         assert state(house) == "ready"
         assert len(notices(house, "account.slowed")) == 1
+
+
+def test_a_worker_that_lacks_an_account_does_not_park_it_for_long_for_those_that_have_it(
+    make_house: MakeHouse, tmp_path: Path
+) -> None:
+    with ScriptedServer(polite()) as server:
+        house = make_house(main=smtp(server.port), desk=smtp(server.port))
+        behind = tmp_path / "behind.toml"
+        behind.write_text(
+            toml({"default_account": "main", "accounts": {"main": smtp(server.port)}, "tenants": TENANTS})
+        )
+        stranger = house.start_worker(accounts_file=behind, data_dir=tmp_path / "stranger")
+        ids = house.publish(*(reset_link() for _ in range(3)), account="desk")
+        until(lambda: state(house, "desk") == "parked", what="the parking")
+        assert 0 < float(house.queries.accounts()["desk"]["until"]) - time.time() <= 10
+        stranger.terminate()
+        assert stranger.wait(PATIENCE) == 0
+        house.start_worker()  # it has the account, which may be what is waited for
+        assert house.wait_for_the_end(ids, PATIENCE) == {"sent": 3}
+        assert {house.status(one).attempt for one in ids} == {1}
