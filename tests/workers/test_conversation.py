@@ -9,7 +9,6 @@ import pytest
 from postier.ledger.claims import Claims
 from postier.ledger.entries import Entry
 from postier.workers import conversation as module
-from postier.workers import settler as settler_module
 from postier.workers.conversation import Conversation, Mail, Withdrawn
 from postier.workers.settler import Settler, Ticket
 from tests.ledger.kit import Ledger, data_change, ok, take
@@ -164,8 +163,8 @@ def test_what_was_marked_ahead_asks_again_after_a_lease_was_lost(ledger: Ledger,
         ten.start()
 
 
-def test_no_more_than_a_few_outcomes_wait_for_company(ten: Play, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settler_module, "_LINGER", 60.0)  # the flusher never comes
+def test_no_more_than_a_few_outcomes_wait_for_company(ten: Play) -> None:
+    ten.settler.close()  # the flusher never comes
     owed: list[int] = []
     for _ in range(10):
         ten.send(1)

@@ -206,10 +206,12 @@ def test_redis_killed_and_restarted_in_mid_run_loses_nothing(make_house: MakeHou
         worker = house.start_worker()
         accepted: list[str] = []
         trouble: list[float] = []
-        pause = threading.Event()
+        pause, killed = threading.Event(), threading.Event()
 
         def publish() -> None:
             for number in range(240):
+                if number == 120:
+                    killed.wait(2 * PATIENCE)
                 event = reset_link()
                 while not pause.wait(0.01):
                     started = time.monotonic()
@@ -224,6 +226,7 @@ def test_redis_killed_and_restarted_in_mid_run_loses_nothing(make_house: MakeHou
         publisher.start()
         until(lambda: len(server.bodies) >= 60)
         redis.kill()
+        killed.set()
         until(lambda: len(trouble) >= 5, what="refused publishes")
         in_flight = 4
         before = len(server.bodies)
