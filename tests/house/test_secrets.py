@@ -24,6 +24,7 @@ SECRET = re.compile(
 # No stranger's guess is on either side.
 OWN = {
     ("console/demo_folder.py", "name == WRONG_PASSWORD"): "the name of a demo's user",
+    ("ledger/accounts.py", "credential == before"): "two keyed fingerprints: what a worker named before and names now",
     ("drivers/google_tokens.py", "(self.service_account is None) == (self.refresh_token is None)"): "which was given",
     ("drivers/graph.py", "fresh != token"): "logins before and after a renewal",
     ("drivers/smtp_login.py", "fresh != token"): "logins before and after a renewal",
