@@ -17,6 +17,7 @@ from postier.schemas.events import KINDS
 from tests.attacks.kit import Mail, Yard, bent, rows
 from tests.attacks.reader import bodies, faults, flat, message_of, name_in, shape, turns_what_follows
 
+pytestmark = pytest.mark.xdist_group("arrivals")  # one run is enough
 HOSTILE, BENIGN = rows("neutralised"), rows("benign")
 THREATS = sorted({row["threat"] for row in HOSTILE})
 # Fields that a kind's text part shows; the others are looked for where they stand.

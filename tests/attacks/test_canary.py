@@ -31,6 +31,7 @@ from tests.drivers.http.fake import FakeApi, Reply
 from tests.drivers.kit import Peer, ScriptedServer, polite
 from tests.drivers.oauth.services import CLIENT, TENANT, Graph, TokenService, entra_error
 
+pytestmark = pytest.mark.xdist_group("canary")  # one run is enough
 MARK = "kanarie"
 CRASHING = "tests.attacks.crashing:CrashingDriver"
 
