@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from postier.console.doctor_finding import Finding
 from postier.console.output import bar, safe
 from postier.ledger.groups import WAITING_FOR_A_PERSON, Groups
+from postier.ledger.inbox import inbox_counts
 from postier.ledger.queries import Queries
 from postier.ledger.repair import Indexes
 from postier.ledger.search import Filters
@@ -26,8 +27,17 @@ def examine_ledger(store: Store, *, thorough: bool, mend: bool) -> Iterator[Find
             f"{one['seen_ago']:.0f} s ago)" for one in seen[:5]
         )  # fmt: skip
         yield Finding("fleet", "ok", f"{len(seen)} workers: {words}")
+    yield _inbox(store)
     yield _versions(store)
     yield _indexes(store, mend=mend) if thorough or mend else _sizes(store)
+
+
+def _inbox(store: Store) -> Finding:
+    waiting, refused = inbox_counts(store)
+    words = f"{waiting} events wait in it, {refused} were refused and are kept"
+    if refused:
+        return Finding("inbox", "warn", words, "`postier inbox list` says why, `retry` and `discard` end it.")
+    return Finding("inbox", "ok", words)
 
 
 def _versions(store: Store) -> Finding:

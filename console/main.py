@@ -15,6 +15,7 @@ from postier.console import (
     demo,
     doctor,
     failed,
+    inbox,
     kinds,
     publish,
     records,
@@ -45,6 +46,7 @@ app.add_typer(deliveries.app, name="deliveries")
 app.add_typer(failed.app, name="failed")
 app.add_typer(replay.app, name="replays")
 app.add_typer(unknown.app, name="unknown")
+app.add_typer(inbox.app, name="inbox")
 app.add_typer(audit.app, name="audit")
 app.add_typer(accounts.app, name="accounts")
 app.add_typer(tenants.app, name="tenants")

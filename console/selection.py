@@ -144,7 +144,7 @@ def _of_file(name: str) -> Iterator[str]:
             source.close()
 
 
-def agree(verb: str, count: int, *, explicit: bool, yes: bool, confirm: int | None) -> None:
+def agree(verb: str, count: int, *, explicit: bool, yes: bool, confirm: int | None, what: str = "deliveries") -> None:
     """Go on only with the word of a person or a script: beyond a hundred the count itself has to be said."""
     if confirm is not None:
         if confirm != count:
@@ -155,10 +155,10 @@ def agree(verb: str, count: int, *, explicit: bool, yes: bool, confirm: int | No
         return
     if not sys.stdin.isatty():
         wanted = "--yes" if count <= TYPED_BEYOND else f"--confirm {count}"
-        raise typer.BadParameter(f"say {wanted} to {verb} {count} deliveries", param_hint=wanted.partition(" ")[0])
+        raise typer.BadParameter(f"say {wanted} to {verb} {count} {what}", param_hint=wanted.partition(" ")[0])
     if count <= TYPED_BEYOND:
-        if not typer.confirm(f"{verb} {count} deliveries?", err=True):
+        if not typer.confirm(f"{verb} {count} {what}?", err=True):
             raise typer.Exit(NEGATIVE)
-    elif typer.prompt(f"type {count} to {verb} {count} deliveries", err=True).strip() != str(count):
+    elif typer.prompt(f"type {count} to {verb} {count} {what}", err=True).strip() != str(count):
         complain("postier: nothing done")
         raise typer.Exit(NEGATIVE)

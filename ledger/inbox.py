@@ -5,8 +5,10 @@ What is in the inbox is not sealed and not yet accepted: it is both as soon as a
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,15 +22,28 @@ from postier.settings.seal import Sealer, Unsealable
 _BATCH = 200
 _KEPT = 10_000
 _CONTEXT = b"inbox:refused"
+_WORD = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """What the hard edge refused from the inbox: when (Redis microseconds), why, and its bytes."""
+    """What the hard edge refused from the inbox: its id, when (Redis microseconds), why, and its bytes.
 
+    `raw` is empty when no key of ours opens it.
+    """
+
+    id: str
     at: int
     error: dict[str, Any]
     raw: bytes
+
+    def named(self, member: str) -> str:
+        """What the envelope says of itself at `id`, `kind` or `tenant`; empty when that is no plain word."""
+        try:
+            value = json.loads(self.raw)[member]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return ""
+        return value if isinstance(value, str) and _WORD.fullmatch(value) else ""
 
 
 def open_refused(sealer: Sealer, row: bytes) -> bytes:
@@ -98,17 +113,63 @@ class Inbox:
                 pipe.lrem(self._taken, 1, raw)
             pipe.execute()
 
-    def refused(self, limit: int = 100) -> list[Refused]:
-        """What was refused, newest first, with its bytes when our keys open them."""
+
+def inbox_counts(store: Store) -> tuple[int, int]:
+    """How many events wait to be taken, and how many refused ones are kept (the last 10,000 are). Raises
+    LedgerUnavailable.
+    """
+    with translated():
+        pipe = store.redis.pipeline(transaction=False)
+        for name in ("inbox", "inbox:taken", "inbox:refused"):
+            pipe.llen(store.key(name))
+        waiting, taken, refused = pipe.execute()
+    return waiting + taken, refused
+
+
+class RefusedEvents:
+    """What was refused from the inbox, for people: why, once more, or for good. All raise LedgerUnavailable."""
+
+    def __init__(self, store: Store, sealer: Sealer) -> None:
+        self._store = store
+        self._sealer = sealer
+        self._refused = store.key("inbox:refused")
+
+    def find(self, limit: int = _KEPT) -> list[Refused]:
+        """The latest first, at most `limit`."""
+        return [one for _, one in self._rows(limit)]
+
+    def retry(self, ids: Iterable[str]) -> dict[str, str]:
+        """Put these back into the inbox, by id: `done`, `sealed` (no key of ours opens it) or `unknown`.
+
+        Calling twice is safe: one that is there no longer is `unknown`.
+        """
+        return self._take(ids, back=True)
+
+    def discard(self, ids: Iterable[str]) -> dict[str, str]:
+        """Remove these for good, by id: `done` or `unknown`. Calling twice is safe."""
+        return self._take(ids, back=False)
+
+    def _take(self, ids: Iterable[str], *, back: bool) -> dict[str, str]:
+        answers = dict.fromkeys(ids, "unknown")
+        chosen = [(row, one) for row, one in self._rows(_KEPT) if one.id in answers]
+        for start in range(0, len(chosen), _BATCH):
+            page = [(row, one) for row, one in chosen[start : start + _BATCH] if one.raw or not back]
+            args = [part for row, one in page for part in (row, one.raw if back else b"")]
+            done = self._store.run("refused", (len(page), *args))
+            for (_, one), was_there in zip(page, done, strict=True):
+                answers[one.id] = "done" if was_there else "unknown"
+        answers.update({one.id: "sealed" for _, one in chosen if back and not one.raw})
+        return answers
+
+    def _rows(self, limit: int) -> list[tuple[bytes, Refused]]:
         with translated():
             rows = self._store.redis.lrange(self._refused, 0, limit - 1)
-        found = []
-        for row in rows:
-            head = row.partition(b"\n")[0]
-            facts = json.loads(head)
-            try:
-                raw = open_refused(self._sealer, row)
-            except Unsealable:
-                raw = b""
-            found.append(Refused(facts["at"], facts["error"], raw))
-        return found
+        return [(row, self._read(row)) for row in rows]
+
+    def _read(self, row: bytes) -> Refused:
+        facts = json.loads(row.partition(b"\n")[0])
+        try:
+            raw = open_refused(self._sealer, row)
+        except Unsealable:
+            raw = b""
+        return Refused(hashlib.sha256(row).hexdigest()[:12], facts["at"], facts["error"], raw)

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from postier.ledger.inbox import Inbox
-from postier.ledger.publish import Publisher
+from postier.ledger.inbox import RefusedEvents
 from tests.attacks.kit import Yard, bent, rows
 from tests.conftest import until
 
@@ -42,13 +41,13 @@ def by_command(yard: Yard) -> Refusals:
 
 @pytest.fixture(scope="module")
 def by_inbox(yard: Yard) -> Refusals:
-    inbox = Inbox(yard.store, yard.settings.sealer(), Publisher(yard.store, yard.settings.sealer()))
-    before, waiting = deliveries(yard), len(inbox.refused(10_000))
+    kept = RefusedEvents(yard.store, yard.settings.sealer())
+    before, waiting = deliveries(yard), len(kept.find())
     yard.store.redis.rpush(yard.store.key("inbox"), *map(octets, ROWS))
-    until(lambda: len(inbox.refused(10_000)) >= waiting + len(ROWS), what="every refusal")
+    until(lambda: len(kept.find()) >= waiting + len(ROWS), what="every refusal")
     until(lambda: yard.store.redis.llen(yard.store.key("inbox:taken")) == 0, what="the end of the inbox")
     assert deliveries(yard) == before
-    found = {refused.raw: {"error": refused.error} for refused in inbox.refused(10_000)}
+    found = {refused.raw: {"error": refused.error} for refused in kept.find()}
     return {row["id"]: found[octets(row)] for row in ROWS}
 
 

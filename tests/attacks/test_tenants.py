@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from postier.ledger.inbox import Inbox
-from postier.ledger.publish import Publisher
+from postier.ledger.inbox import RefusedEvents
 from postier.schemas.address import address_key, parse_address
 from tests.attacks.kit import Yard, bent
 from tests.conftest import until
@@ -189,7 +188,7 @@ def test_an_international_address_is_not_mangled_for_a_server_that_cannot_take_i
 
 
 def test_the_inbox_is_held_to_the_same_rules(yard: Yard) -> None:
-    inbox = Inbox(yard.store, yard.settings.sealer(), Publisher(yard.store, yard.settings.sealer()))
+    refused = RefusedEvents(yard.store, yard.settings.sealer())
     push = [
         json.dumps(event).encode()
         for event in (
@@ -199,10 +198,10 @@ def test_the_inbox_is_held_to_the_same_rules(yard: Yard) -> None:
             reset(id="inbox-4", idempotency_key="inbox-key"),
         )
     ]
-    before = len(inbox.refused(10_000))
+    before = len(refused.find(10_000))
     yard.store.redis.rpush(yard.store.key("inbox"), *push)
-    until(lambda: len(inbox.refused(10_000)) == before + 2)
-    codes = [one.error["code"] for one in inbox.refused(2)]
+    until(lambda: len(refused.find(10_000)) == before + 2)
+    codes = [one.error["code"] for one in refused.find(2)]
     assert sorted(codes) == ["unknown_account", "unknown_form"]
     until(lambda: yard.queries.deliveries_of("school", "inbox-key"))
     until(lambda: yard.queries.deliveries_of("shop", "inbox-key"))

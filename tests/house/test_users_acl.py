@@ -133,7 +133,7 @@ def test_every_role_does_its_work_with_the_rights_it_has(server: Server, house: 
 
     for words in (
         ("doctor", "--indexes"), ("top", "--once"), ("failed",), ("status", ids[0]), ("accounts", "pause", "main"),
-        ("unknown", "list"),
+        ("unknown", "list"), ("inbox", "list"), ("inbox", "retry", "0123456789ab"),
     ):  # fmt: skip
         done = command(house, server, *words)
         assert "Traceback" not in done.stderr, done.stderr
