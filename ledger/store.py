@@ -99,7 +99,7 @@ def _words(error: ResponseError) -> str:
 
 def load_scripts() -> None:
     """Read every script now: later there may be no descriptor left, or another version in its place."""
-    for name in (*_SHARED, *_DRAINS, *_READS, "publish", "allow", "amend"):
+    for name in (*_SHARED, *_DRAINS, *_READS, "publish", "allow", "amend", "refused"):
         script_source(name)
 
 
