@@ -1,14 +1,19 @@
-"""Every command that a document, a page of the runbook, a help text or an advice names is there, with its options."""
+"""Every command that a document, a page of the runbook, a help text or an advice names is there, with its options.
+
+What stands in a block of commands is also read as the command line reads it: somebody will paste it.
+"""
 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+from typer.exceptions import TyperException
 
 from postier.console.main import app
 
@@ -24,13 +29,13 @@ COMMAND = typer.main.get_command(app)
 NAMED = re.compile(r"`postier ([a-z][^`\n]*)`|^postier ([a-z][^#\n]*)", re.MULTILINE)
 
 
-def named(text: str) -> Iterator[str]:
-    """The command lines in a text, without `postier`."""
+def named(text: str) -> Iterator[tuple[str, bool]]:
+    """The command lines in a text, without `postier`, and whether each is a whole one, to be pasted."""
     for quoted, whole in NAMED.findall(text):
-        yield (quoted or whole).strip()
+        yield (quoted or whole).strip(), bool(whole)
 
 
-def wrong_in(line: str) -> str:
+def wrong_in(line: str, *, whole: bool = False) -> str:
     """What the command line does not know of it; `a|b` names two commands, and what stands for a value is left out."""
     command: Any = COMMAND
     words = line.split()
@@ -42,13 +47,24 @@ def wrong_in(line: str) -> str:
     known = {option for one in command.params for option in (*one.opts, *one.secondary_opts)} | {"--help"}
     given = [option for word in words for option in re.findall(r"(?:^|[\[|])(--[a-z-]+)", word)]
     unknown = [option for option in given if option not in known]
-    return f"no option {unknown[0]}" if unknown else ""
+    if unknown:
+        return f"no option {unknown[0]}"
+    return refused(command, words) if whole else ""
+
+
+def refused(command: Any, words: list[str]) -> str:
+    """What the command line answers to a whole one: an option without its value, an argument that is missing."""
+    try:
+        command.make_context(command.name, shlex.split(" ".join(words)))
+    except TyperException as error:
+        return error.format_message()
+    return ""
 
 
 def test_what_is_named_exists() -> None:
-    found = {(str(path.relative_to(ROOT)), line) for path in TEXTS for line in named(path.read_text("utf-8"))}
+    found = {(str(path.relative_to(ROOT)), *one) for path in TEXTS for one in named(path.read_text("utf-8"))}
     assert len(found) > 60
-    assert {(where, line): wrong for where, line in found if (wrong := wrong_in(line))} == {}
+    assert {(where, line): wrong for where, line, whole in found if (wrong := wrong_in(line, whole=whole))} == {}
 
 
 @pytest.mark.parametrize(
@@ -63,3 +79,16 @@ def test_what_is_named_exists() -> None:
 )
 def test_what_does_not_exist_is_found(line: str, wrong: str) -> None:
     assert wrong_in(line) == wrong
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong"),
+    [
+        ("failed replay DELIVERY --edit -", ""),
+        ("failed replay DELIVERY --edit", "Option '--edit' requires an argument."),
+        ("failed discard --group GROUP", "Missing option '--reason'."),
+        ("status", "Missing argument 'id'."),
+    ],
+)
+def test_what_would_be_refused_when_pasted_is_found(line: str, wrong: str) -> None:
+    assert wrong_in(line, whole=True) == wrong
