@@ -180,6 +180,7 @@ def rules(
 def export(
     target: Annotated[Path | None, typer.Argument(help="A new file; standard output without one.")] = None,
     sealed: Annotated[bool, typer.Option("--sealed", help="With secrets, sealed: only our keys open them.")] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="JSON is the only form of this answer.")] = True,  # noqa: ARG001
 ) -> None:
     """Write the accounts and tenants kept in the ledger as JSON, without secrets unless they are asked for."""
     from postier.console.ledger_access import ledger

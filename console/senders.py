@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -121,6 +122,7 @@ def cancel(address: Address, tenant: Tenant, json_output: AsJson = False) -> Non
 def serve(
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 for a free one.")] = 8025,
     host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
+    json_output: AsJson = False,
 ) -> None:
     """Serve the page behind confirmation links until it is stopped. A proxy in front of it speaks TLS."""
     from postier.console.ledger_access import ledger
@@ -138,7 +140,12 @@ def serve(
             raise ConfigurationError(f"--host {host} --port {port}: cannot listen there: {error.strerror}") from None
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.2}, daemon=True)
         thread.start()
-        complain(f"postier: serving {PATH} on {host}:{server.server_address[1]}")
+        port = server.server_address[1]
+        if json_output:
+            say_json({"serving": PATH, "host": host, "port": port})
+            sys.stdout.flush()  # the next line never comes
+        else:
+            complain(f"postier: serving {PATH} on {host}:{port}")
         stopping.wait()
         server.shutdown()
         server.server_close()

@@ -65,7 +65,8 @@ def _of_login(options: SmtpOptions, offered: dict[str, str]) -> str:
 
 _BY_STEP: dict[str, str] = {
     "options": "Mend the option that is named.",
-    "resolve": "Check the spelling of the host, and that it is a public mail server on port 25, 465, 587 or 2525.",
+    "resolve": "Check the spelling of the host, and that it is a public mail server on port 25, 465, 587 or 2525; "
+    "a server inside the network must be named in POSTIER_EGRESS_ALLOW.",
     "connect": "Check host and port, and that a firewall lets them through; many networks close port 25.",
     "greeting": "The host answers but does not speak SMTP as expected: check host, port and security.",
     "login": "Check the username, the password and the way of logging in.",

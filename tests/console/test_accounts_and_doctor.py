@@ -3,11 +3,15 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 from postier.console.demo_catcher import Catcher
+from postier.console.main import app
 from postier.ledger.accounts import configure
 from postier.ledger.store import Store
 from postier.schemas.json_schema import schema_for
@@ -90,6 +94,13 @@ def test_check_stops_at_the_login_with_the_server_s_words_and_advice(
     assert "535 5.7.8" in last
     assert "password" in advice
     assert "open sesame" not in answer.out
+
+
+def test_check_of_a_server_inside_says_which_setting_lets_mail_out_to_it(postier: Run, store: Store) -> None:
+    answer = postier("accounts", "check", "new", "--driver", "smtp", "--sender", "a@b.example", "-o", "host=127.0.0.1")
+
+    assert answer.code == 1
+    assert "POSTIER_EGRESS_ALLOW" in answer.out
 
 
 def test_check_names_an_option_that_is_wrong(postier: Run, environment: dict[str, str], tmp_path: Path) -> None:
@@ -176,9 +187,12 @@ def test_a_wrong_setting_is_exit_2_in_one_line(postier: Run, monkeypatch: pytest
 
 
 def test_every_command_documents_its_exit_codes_and_takes_json(postier: Run) -> None:
-    commands = ["publish", "work", "status", "kinds", "doctor", "demo", "deliveries list"]
-    commands += [f"failed {verb}" for verb in ("list", "show", "replay", "discard")]
-    commands += [f"accounts {verb}" for verb in ("list", "show", "check", "pause", "resume")]
+    def named(group: Any) -> Iterator[str]:
+        for name, one in group.commands.items():
+            yield from (f"{name} {below}" for below in named(one)) if hasattr(one, "commands") else (name,)
+
+    commands = [*named(typer.main.get_command(app))]
+    assert {"publish", "accounts export", "senders serve"} <= set(commands)
     for command in commands:
         answer = postier(*command.split(), "--help")
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import http.client
+import json
 import logging
 import re
 import socket
+import subprocess
+import sys
 from urllib.parse import urlencode
 
 import pytest
@@ -13,6 +16,7 @@ import pytest
 from postier.console import sender_pages
 from postier.console.sender_pages import PATH
 from postier.ledger.senders import Senders
+from postier.ledger.store import Store
 from tests.conftest import PATIENCE, until
 
 HELLO = "hello@shop.example"
@@ -46,6 +50,22 @@ def test_the_page_asks_and_its_button_confirms(senders: Senders, pages: int) -> 
     assert (status, senders.list()[0].state) == (200, "confirmed")
     assert "confirmed" in page
     assert ask(pages, "POST", form[1], urlencode({"t": form[2]}))[0] == 404
+
+
+def test_a_program_is_told_where_the_page_is_served(environment: dict[str, str], store: Store) -> None:
+    serving = subprocess.Popen(
+        [sys.executable, "-m", "postier.console", "senders", "serve", "--port", "0", "--json"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        assert serving.stdout is not None
+        told = json.loads(serving.stdout.readline())
+        assert (told["serving"], told["host"]) == (PATH, "127.0.0.1")
+        assert ask(told["port"], "GET", PATH)[0] < 500
+    finally:
+        serving.terminate()
+        rest = serving.communicate(timeout=PATIENCE)
+    assert (serving.returncode, *rest) == (0, b"", b"")
 
 
 def test_the_page_speaks_french_to_those_who_do(senders: Senders, pages: int) -> None:
