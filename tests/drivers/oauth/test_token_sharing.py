@@ -434,6 +434,30 @@ def test_an_entry_sealed_with_a_lost_key_counts_as_none(store: Store, seal_key: 
     assert SealedTokenStore(store, first, owner="school").load("key") is None
 
 
+def test_a_login_outlives_a_new_seal_key_and_then_the_end_of_the_old_one(store: Store, seal_key: str) -> None:
+    from postier.settings.seal import Sealer
+
+    SealedTokenStore(store, Sealer.from_text(seal_key), owner="school").save("key", b"value", 60)
+    new = Sealer.new_key("k2")
+
+    both = SealedTokenStore(store, Sealer.from_text(f"{new},{seal_key}"), owner="school")
+    assert both.load("key") == b"value"
+    assert SealedTokenStore(store, Sealer.from_text(new), owner="school").load("key") == b"value"
+    ends = [store.redis.pttl(name) for name in store.redis.scan_iter(f"{store.prefix}tokens:*")]
+    assert all(0 < end <= 60_000 for end in ends)
+
+
+def test_a_newer_login_is_not_taken_back_by_an_older_key_s(store: Store, seal_key: str) -> None:
+    from postier.settings.seal import Sealer
+
+    old = SealedTokenStore(store, Sealer.from_text(seal_key), owner="school")
+    both = SealedTokenStore(store, Sealer.from_text(f"{Sealer.new_key('k2')},{seal_key}"), owner="school")
+    both.save("key", b"newer", 60)
+    old.save("key", b"older", 60)
+
+    assert both.load("key") == b"newer"
+
+
 def test_a_stored_entry_that_makes_no_sense_is_replaced(token_store: SealedTokenStore) -> None:
     clock = Clock()
     for number, octets in enumerate([b"", b"x", b"[]", b'{"token": 1}'], start=1):
