@@ -9,20 +9,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
-import io
-import socket
-import threading
-import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from postier.console.web_server import SmallHandler, SmallServer
 from postier.ledger.senders import BrandSender, Senders
 from postier.schemas.errors import LedgerUnavailable
 
 PATH = "/senders/confirm"
-SECONDS = 10.0  # for one request, however slowly it comes
-TOGETHER = 32
 _LONGEST_FORM = 1000
 
 _STYLE = (
@@ -79,64 +72,18 @@ def _token(form: str) -> str:
         return ""
 
 
-class ConfirmationServer(ThreadingHTTPServer):
-    """Serves the page. `port` 0 takes a free one, `server_address` tells which; `shutdown`, `server_close` end it."""
-
-    daemon_threads = True
-    request_queue_size = 64
+class ConfirmationServer(SmallServer):
+    """Serves the page; `shutdown`, `server_close` end it."""
 
     def __init__(self, senders: Senders, *, host: str = "127.0.0.1", port: int = 0) -> None:
         self.senders = senders
-        self._places = threading.BoundedSemaphore(TOGETHER)
-        super().__init__((host, port), _Page)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """A thread for the request, or none at all when too many are under way."""
-        if not self._places.acquire(blocking=False):
-            self.shutdown_request(request)
-            return
-        super().process_request(request, client_address)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """As ever, then the place is free again."""
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._places.release()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Nothing: a traceback could show a token."""
+        super().__init__(_Page, host=host, port=port)
 
 
-class _Until(io.RawIOBase):
-    """What a socket sends, up to one moment for everything."""
-
-    def __init__(self, sock: socket.socket, deadline: float) -> None:
-        self._sock = sock
-        self._deadline = deadline
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("the request took too long")
-        self._sock.settimeout(left)
-        return self._sock.recv_into(buffer)
-
-
-class _Page(BaseHTTPRequestHandler):
+class _Page(SmallHandler):
     server: ConfirmationServer
-    server_version = "postier"
-    sys_version = ""
-    timeout = SECONDS
 
-    def setup(self) -> None:
-        super().setup()
-        self.rfile = io.BufferedReader(_Until(self.connection, time.monotonic() + SECONDS))
-
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802 - the library's name
         """Show what is asked; changes nothing."""
         parts = urlsplit(self.path)
         if parts.path != PATH:
@@ -146,7 +93,7 @@ class _Page(BaseHTTPRequestHandler):
 
     do_HEAD = do_GET  # noqa: N815 - the library's name
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802 - the library's name
         """Say yes."""
         length = self.headers.get("Content-Length", "")
         form = self.headers.get_content_type() == "application/x-www-form-urlencoded"
@@ -209,6 +156,3 @@ class _Page(BaseHTTPRequestHandler):
         if not hasattr(self, "headers"):
             self.command = ""
         self._send(code, b"")
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: addresses of pages carry tokens."""

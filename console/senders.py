@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import signal
-import sys
-import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from postier.console.arguments import EPILOG, AsJson, TenantName
-from postier.console.output import NEGATIVE, complain, moment, safe, say, say_json, table
+from postier.console.output import NEGATIVE, moment, safe, say, say_json, table
 
 if TYPE_CHECKING:
     from postier.console.ledger_access import Ledger
@@ -127,28 +124,15 @@ def serve(
     """Serve the page behind confirmation links until it is stopped. A proxy in front of it speaks TLS."""
     from postier.console.ledger_access import ledger
     from postier.console.sender_pages import PATH, ConfirmationServer
+    from postier.console.web_server import serve_until_stopped
     from postier.ledger.senders import Senders
-    from postier.schemas.errors import ConfigurationError
 
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
     with ledger() as opened:
-        try:
-            server = ConfirmationServer(Senders(opened.store, who="the owner, by link"), host=host, port=port)
-        except OSError as error:
-            raise ConfigurationError(f"--host {host} --port {port}: cannot listen there: {error.strerror}") from None
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.2}, daemon=True)
-        thread.start()
-        port = server.server_address[1]
-        if json_output:
-            say_json({"serving": PATH, "host": host, "port": port})
-            sys.stdout.flush()  # the next line never comes
-        else:
-            complain(f"postier: serving {PATH} on {host}:{port}")
-        stopping.wait()
-        server.shutdown()
-        server.server_close()
+        senders = Senders(opened.store, who="the owner, by link")
+        serve_until_stopped(
+            lambda: ConfirmationServer(senders, host=host, port=port), PATH, host=host, port=port,
+            json_output=json_output,
+        )  # fmt: skip
 
 
 @app.command(epilog=EPILOG)

@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from postier.console import sender_pages
+from postier.console import web_server
 from postier.console.sender_pages import PATH
 from postier.ledger.senders import Senders
 from postier.ledger.store import Store
@@ -146,9 +146,9 @@ def test_a_request_that_is_no_small_form_confirms_nothing(
 def test_a_slow_visitor_is_cut_off_and_a_crowd_does_not_take_all_threads(
     senders: Senders, pages: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sender_pages, "SECONDS", 0.5)
+    monkeypatch.setattr(web_server, "SECONDS", 0.5)
     token = senders.add(HELLO, tenant="shop").token
-    crowd = [socket.create_connection(("127.0.0.1", pages), PATIENCE) for _ in range(sender_pages.TOGETHER + 8)]
+    crowd = [socket.create_connection(("127.0.0.1", pages), PATIENCE) for _ in range(web_server.TOGETHER + 8)]
     for sock in crowd:
         sock.sendall(b"GET /senders/confirm?t=slow")
 
