@@ -17,6 +17,7 @@ from postier.console import (
     failed,
     inbox,
     kinds,
+    metrics,
     publish,
     records,
     replay,
@@ -48,6 +49,7 @@ app.add_typer(replay.app, name="replays")
 app.add_typer(unknown.app, name="unknown")
 app.add_typer(inbox.app, name="inbox")
 app.add_typer(audit.app, name="audit")
+app.add_typer(metrics.app, name="metrics")
 app.add_typer(accounts.app, name="accounts")
 app.add_typer(tenants.app, name="tenants")
 app.add_typer(senders.app, name="senders")

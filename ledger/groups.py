@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -118,6 +119,21 @@ class Groups:
             found.tenants.add(part.tenant)
         self._add_replies(groups, newest)
         return sorted(groups.values(), key=lambda one: (-one.count, one.id))
+
+    def counts(self) -> Counter[tuple[str, str, str]]:
+        """How many wait for a person, by state, cause and account; the cost is by group."""
+        parts = self.parts(Filters())
+        tally: Counter[tuple[str, str, str]] = Counter()
+        for at in range(0, len(parts), _PIPED):
+            page = parts[at : at + _PIPED]
+            with translated():
+                pipe = self._store.redis.pipeline(transaction=False)
+                for part in page:
+                    pipe.zcard(self._store.key(part.index))
+                sizes = pipe.execute()
+            for part, size in zip(page, sizes, strict=True):
+                tally[part.state, part.cause, part.account] += size
+        return tally
 
     def _extents(self, parts: Sequence[Part], filters: Filters) -> Iterator[tuple[int, float, float, str]]:
         if filters.text:

@@ -51,7 +51,8 @@ def bom() -> Bom:
     made.metadata.component = own
     parts = {canonicalize_name(name): part for name, part in _components(licenses)}
     made.components.update(parts.values())
-    made.register_dependency(own, _known(project["dependencies"], parts))
+    needed = [*project["dependencies"], *project["optional-dependencies"]["metrics"]]  # as tools/lock.py has it
+    made.register_dependency(own, _known(needed, parts))
     for part in parts.values():
         made.register_dependency(part, _known(_requires(part.name, part.version or ""), parts))
     return made

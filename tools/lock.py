@@ -11,8 +11,8 @@ AS_TESTED = ["--constraint", "requirements/checkout.lock"]
 LOCKS = {
     # the checkout: run, test, check
     "checkout.lock": ["pyproject.toml", "--all-extras"],
-    # the container image: no test tools
-    "image.lock": ["pyproject.toml", *AS_TESTED],
+    # the container image: no test tools; `postier metrics` runs in it too
+    "image.lock": ["pyproject.toml", "--extra", "metrics", *AS_TESTED],
     # what turns the source into a wheel, on the way to the image
     "build.lock": ["requirements/build.in", *AS_TESTED],
 }

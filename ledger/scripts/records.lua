@@ -19,6 +19,8 @@ function verbs.purge()
     local r = redis.call('HMGET', P .. 'delivery:' .. id, 'state', 'ended_at', 'provider_id')
     if r[1] and ENDED[r[1]] and r[2] == ARGV[i + 1] then
       leave(id, r[1])
+      -- As where retention forgets: what is held and what is forgotten are together all that ever ended so.
+      if r[1] == 'sent' or r[1] == 'discarded' then redis.call('HINCRBY', P .. 'forgotten', r[1], 1) end
       forget_provider(id, r[3])
       redis.call('ZREM', P .. 'forget', id)
       redis.call('UNLINK', P .. 'delivery:' .. id, P .. 'history:' .. id, P .. 'payload:' .. id)

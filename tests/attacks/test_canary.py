@@ -211,7 +211,7 @@ def run_through(yard: Yard, names: list[str]) -> dict[str, str]:
         ("deliveries", "list", "--limit", "1000"), ("deliveries", "list", "--limit", "1000", "--json"),
         ("failed", "list", "--limit", "1000"), ("failed", "list", "--limit", "1000", "--json"), ("failed", "groups"),
         ("audit",), ("audit", "--json"), ("unknown", "list"), ("export", "-"), ("tenants", "list"), ("kinds",),
-        ("inbox", "list"), ("inbox", "list", "--json"),
+        ("inbox", "list"), ("inbox", "list", "--json"), ("metrics",), ("metrics", "--json"),
     ]  # fmt: skip
     commands += [("accounts", "show", name, *(("--json",) if place % 2 else ())) for place, name in enumerate(names)]
     commands += [

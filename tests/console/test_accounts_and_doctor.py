@@ -222,7 +222,7 @@ HEAVY = {"asyncio", "concurrent", "email", "http", "logging", "multiprocessing",
 
 
 def test_help_loads_nothing_but_the_commands_and_what_reads_their_arguments() -> None:
-    groups = ["accounts", "audit", "deliveries", "failed", "replays", "senders", "tenants", "unknown"]
+    groups = ["accounts", "audit", "deliveries", "failed", "metrics", "replays", "senders", "tenants", "unknown"]
     commands = ["publish", "work", "status", "top", "kinds", "doctor", "demo", "runbook", *groups, "accounts list"]
 
     done = subprocess.run([sys.executable, "-P", "-c", HELPS, *commands], check=True, capture_output=True, text=True)

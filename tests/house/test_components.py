@@ -51,6 +51,7 @@ def test_the_list_says_who_needs_whom_and_under_which_licence(text: str) -> None
 
     assert told["metadata"]["component"]["version"] == PROJECT["version"]
     assert any(ref.startswith("dramatiq@") for ref in needs["postier"])
+    assert any(ref.startswith("prometheus-client@") for ref in needs["postier"])
     (msal,) = [ref for ref in needs if ref.startswith("msal@")]
     assert any(ref.startswith("cryptography@") for ref in needs[msal])
     # A package for another system is locked, and not installed here to be asked.

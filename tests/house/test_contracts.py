@@ -33,6 +33,7 @@ OWNERS = {
     "win32com": "drivers",
     "typer": "console",
     "rich": "console",
+    "prometheus_client": "console",
 }
 
 

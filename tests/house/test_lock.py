@@ -15,7 +15,7 @@ PROJECT, BUILD = PYPROJECT["project"], PYPROJECT["build-system"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 LOCKS = {
     "checkout.lock": [*PROJECT["dependencies"], *(line for extra in EXTRAS.values() for line in extra)],
-    "image.lock": PROJECT["dependencies"],
+    "image.lock": [*PROJECT["dependencies"], *EXTRAS["metrics"]],
     "build.lock": BUILD["requires"],
 }
 
