@@ -68,6 +68,21 @@ def test_the_worker_runs_without_privileges_on_a_read_only_root(compose: dict[st
     assert "receipts:/data" in worker["volumes"]
 
 
+def test_metrics_are_told_to_this_machine_alone_by_a_service_without_secrets_or_privileges(
+    compose: dict[str, Any],
+) -> None:
+    metrics = compose["services"]["metrics"]
+
+    assert metrics["command"][:2] == ["metrics", "serve"]
+    assert all(port.startswith("127.0.0.1:") and port.endswith(":9464") for port in metrics["ports"])
+    assert not {"secrets", "configs", "volumes"} & set(metrics)
+    assert set(metrics["environment"]) == {"POSTIER_REDIS_URL"}
+    assert "healthcheck" in metrics, "the image's own one needs seal keys"
+    assert metrics["read_only"] is True
+    assert metrics["cap_drop"] == ["ALL"]
+    assert "no-new-privileges:true" in metrics["security_opt"]
+
+
 def test_no_secret_stands_in_the_compose_file(compose: dict[str, Any]) -> None:
     worker = compose["services"]["worker"]
 

@@ -41,6 +41,12 @@ FORBIDDEN = {
         ("EVAL", "return 1", "0"), ("EVALSHA", "0" * 40, "0"), ("LRANGE", "{postier}:inbox", "0", "-1"),
         ("LPOP", "{postier}:inbox"), ("HGETALL", "{postier}:delivery:x"), ("RPUSH", "{postier}:lane:main:u", "x"),
     ],
+    "metrics": [
+        ("EVAL", "return 1", "0"), ("EVALSHA", "0" * 40, "0"), ("GET", "{postier}:payload:x"), ("SCAN", "0"),
+        ("HGETALL", "{postier}:registry"), ("HGETALL", "{postier}:provider"), ("LRANGE", "{postier}:inbox", "0", "-1"),
+        ("LRANGE", "{postier}:history:x", "0", "-1"), ("HSET", "{postier}:account:main", "state", "ready"),
+        ("DEL", "{postier}:delivery:x"), ("LPOP", "{postier}:inbox"), ("CLIENT", "PAUSE", "1"),
+    ],
     "worker": [],
     "console": [("SCRIPT", "LOAD", "return 1")],
 }  # fmt: skip
@@ -103,10 +109,10 @@ def refused(server: Server) -> list[str]:
     ]
 
 
-def command(house: House, server: Server, *words: str) -> subprocess.CompletedProcess[str]:
+def command(house: House, server: Server, *words: str, user: str = "console") -> subprocess.CompletedProcess[str]:
     env = {name: value for name, value in os.environ.items() if not name.startswith("POSTIER_")}
     env |= {
-        "POSTIER_REDIS_URL": server.url("console"), "POSTIER_NAMESPACE": NAMESPACE,
+        "POSTIER_REDIS_URL": server.url(user), "POSTIER_NAMESPACE": NAMESPACE,
         "POSTIER_SEAL_KEYS": house.settings.seal_keys.get_secret_value(),
         "POSTIER_ACCOUNTS_FILE": str(house.accounts_file), "POSTIER_DATA_DIR": str(house.folder),
     }  # fmt: skip
@@ -135,10 +141,17 @@ def test_every_role_does_its_work_with_the_rights_it_has(server: Server, house: 
     for words in (
         ("doctor", "--indexes"), ("top", "--once"), ("failed",), ("status", ids[0]), ("accounts", "pause", "main"),
         ("unknown", "list"), ("inbox", "list"), ("inbox", "retry", "0123456789ab"),
+        ("metrics",),
     ):  # fmt: skip
         done = command(house, server, *words)
         assert "Traceback" not in done.stderr, done.stderr
         assert not re.search("NOPERM|no permissions", done.stdout + done.stderr), done.stdout + done.stderr
+    with server.client("operator") as client:  # what waits makes the exporter look closer
+        client.rpush("{postier}:lane:main:b", ids[1])
+    told = command(house, server, "metrics", user="metrics")
+    assert (told.returncode, told.stderr) == (0, "")
+    assert "postier_workers 1.0" in told.stdout
+    assert "postier_redis_memory_bytes" in told.stdout
     worker.terminate()
     worker.wait(60)
     # CONFIG is asked for and done without: the doctor then says what it could not see.
