@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 
 import typer
 
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain("postier: an argument is not UTF-8 text (a file with such a name: give it as standard input)")
         return USAGE
     try:
-        app(args=None if arguments is None else list(arguments), prog_name="postier")
+        _command()(args=None if arguments is None else list(arguments), prog_name="postier")
     except SystemExit as end:
         return _flushed(end.code if isinstance(end.code, int) else OK if end.code is None else NEGATIVE)
     except (ConfigurationError, InvalidEvent) as error:
@@ -84,6 +85,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(f"postier: this should not happen, please report it: {safe(where(error))}")
         return NEGATIVE
     return _flushed(OK)
+
+
+@cache
+def _command() -> Callable[..., object]:
+    return typer.main.get_command(app)  # a twentieth of a second for all of them
 
 
 def _is_text(argument: str) -> bool:
