@@ -15,8 +15,8 @@ from postier.ledger.health import ServerFacts, last_claim, server_facts
 from postier.ledger.queries import Queries
 from postier.ledger.store import Store
 from postier.schemas.errors import ConfigurationError, LedgerUnavailable
-from postier.settings.config import Settings, load_settings
-from postier.workers.preflight import ALLOW_VOLATILE, durability_of, refusal_of
+from postier.settings.config import Settings, load_settings, unknown_variables
+from postier.workers.preflight import ALLOW_VOLATILE, check_egress, durability_of, refusal_of
 
 # Beyond this a link may be refused or sent by the wrong clock: times are judged here, leases by Redis.
 _SKEW_WARN, _SKEW_FAIL = 2.0, 30.0
@@ -33,10 +33,13 @@ def examine(*, health: bool = False, thorough: bool = False, mend: bool = False)
     """
     try:
         settings = load_settings()
+        check_egress(settings)
     except ConfigurationError as error:
         yield Finding("settings", "fail", str(error), "Mend the variable that is named.")
         return
     yield Finding("settings", "ok", f"namespace {settings.namespace}, data in {settings.data_dir}")
+    for sentence in unknown_variables(settings):
+        yield Finding("settings", "warn", sentence, "Nothing reads it: docs/settings.md lists what is read.")
     yield _seal_keys(settings)
     yield from readable_file(settings) if health else examine_file(settings)
     store = Store(settings.redis_url, namespace=settings.namespace, timeout=settings.redis_timeout)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,8 +20,14 @@ if TYPE_CHECKING:  # a command that looks up one delivery needs neither accounts
     from postier.settings.seal import Sealer
 
 
+# Variables that are read, but not as settings: at start, by the demo's commands, by `run.py`.
+OTHERS = ("POSTIER_ALLOW_VOLATILE", "POSTIER_DEMO_FOLDER", "POSTIER_NO_APT")
+# What Kubernetes gives every container of a namespace that has a service named postier or postier-….
+_OF_A_SERVICE = re.compile(r"POSTIER_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_[A-Z]+(_[A-Z]+)?)?)")
+
+
 class Settings(BaseSettings):
-    """Everything that can be set. Times are in seconds, sizes in bytes.
+    """Everything that can be set; `docs/settings.md` explains each. Times are in seconds, an empty variable is unset.
 
     `seal_keys` is `id:base64key[,id:base64key...]` (32-byte keys, the first one seals, the others only open), or a
     reference `env:NAME` or `file:PATH` to such a text. `egress_allow` names, separated by commas, the inner hosts,
@@ -27,7 +36,7 @@ class Settings(BaseSettings):
     `postier senders serve`.
     """
 
-    model_config = SettingsConfigDict(env_prefix="POSTIER_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="POSTIER_", env_ignore_empty=True, extra="ignore", frozen=True)
 
     redis_url: str = Field(default="redis://127.0.0.1:6379/0", repr=False)  # it may hold a password
     namespace: str = Field(default="postier", pattern=r"^[A-Za-z0-9_.-]{1,40}$")
@@ -79,9 +88,32 @@ def load_settings(**overrides: Any) -> Settings:
     try:
         return Settings(**{key: value for key, value in overrides.items() if value is not None})
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise ConfigurationError(f"POSTIER_{name.upper()}: {first['msg']}") from None
+        name, _, reason = describe_first(error).partition(": ")
+        raise ConfigurationError(f"POSTIER_{name.upper()}: {reason}") from None
+
+
+def unknown_variables(settings: Settings) -> Iterator[str]:
+    """A sentence for each `POSTIER_…` of the environment that nothing reads: a misspelt one is as good as not set."""
+    from difflib import get_close_matches
+
+    known = {f"POSTIER_{name.upper()}" for name in Settings.model_fields}  # these in any case
+    for name in sorted(os.environ):
+        if not name.startswith("POSTIER_") or name.upper() in known or name in OTHERS or _OF_A_SERVICE.fullmatch(name):
+            continue
+        if not _is_reference(name, settings):
+            near = get_close_matches(name.upper(), (*known, *OTHERS), n=1, cutoff=0.8)
+            yield f"{name} is not a setting" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _is_reference(name: str, settings: Settings) -> bool:
+    """Whether `env:NAME` stands where it may: a secret can have any name."""
+    texts = [settings.seal_keys.get_secret_value()]
+    if settings.accounts_file:
+        try:
+            texts.append(settings.accounts_file.read_text(encoding="utf-8-sig"))
+        except (OSError, UnicodeDecodeError):
+            return True  # told elsewhere, and nobody knows what it names
+    return any(re.search(rf"\benv:{re.escape(name)}\b", text) for text in texts)
 
 
 def read_registry(path: Path) -> Registry:

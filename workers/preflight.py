@@ -1,4 +1,4 @@
-"""Before the first claim: does this Redis keep what it accepted?"""
+"""Before the first claim: are the settings usable, and does this Redis keep what it accepted?"""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
+from postier.drivers.egress import public_only_resolver
 from postier.ledger.health import ServerFacts, server_facts
 from postier.ledger.store import Store
 from postier.schemas.errors import ConfigurationError
+from postier.settings.config import Settings
 from postier.settings.logs import log
 
 ALLOW_VOLATILE = "POSTIER_ALLOW_VOLATILE"
@@ -57,6 +59,14 @@ def refusal_of(facts: ServerFacts) -> str | None:
             f"or say {ALLOW_VOLATILE}=1 when losing accepted mail is all right"
         )
     return None
+
+
+def check_egress(settings: Settings) -> None:
+    """Raises ConfigurationError for an entry of POSTIER_EGRESS_ALLOW that is none: every account would be blamed."""
+    try:
+        public_only_resolver(settings.egress())
+    except ValueError as error:
+        raise ConfigurationError(f"POSTIER_EGRESS_ALLOW: {str(error).removeprefix('allow_hosts: ')}") from None
 
 
 def check_redis(store: Store) -> Durability:

@@ -15,10 +15,10 @@ from typing import IO
 
 from postier.ledger.store import Store
 from postier.schemas.errors import LedgerUnavailable
-from postier.settings.config import Settings
+from postier.settings.config import Settings, unknown_variables
 from postier.settings.logs import configure_logging, log
 from postier.workers.child import GRACE, WRONG_SET_UP
-from postier.workers.preflight import check_redis
+from postier.workers.preflight import check_egress, check_redis
 
 COMMAND = (sys.executable, "-P", "-m", "postier.workers.child")
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 10.0
@@ -176,6 +176,9 @@ def _check(settings: Settings) -> None:
     """What is wrong now would be wrong in every child; a Redis that is away is not: children wait for it."""
     settings.sealer()
     settings.registry()
+    check_egress(settings)
+    for sentence in unknown_variables(settings):
+        log().warning("settings.unknown", reason=sentence)
     store = Store(settings.redis_url, namespace=settings.namespace, timeout=settings.redis_timeout)
     try:
         check_redis(store)
