@@ -56,7 +56,7 @@ def try_account(
     try:
         driver = draft_driver(opened, account, registry)
     except ConfigurationError as error:
-        step = CheckStep("options", False, 0.0, str(error), "Mend the option that is named.")
+        step = CheckStep("options", False, 0.0, str(error), "Mend what is named.")
         show_step(account.name, step, json_output=json_output)
         raise Failed from None
     check_driver(driver, account, recipient, json_output=json_output)

@@ -102,7 +102,8 @@ def build_driver(
     try:
         return driver(checked, sender=Mailbox(account.sender.address, account.sender.name), ports=ports)
     except ConfigurationError as error:
-        raise ConfigurationError(f"{where}.{error}") from None
+        whole = str(error).startswith("driver: ")  # what is missing is no option
+        raise ConfigurationError(f"accounts.{account.name}.{error}" if whole else f"{where}.{error}") from None
     except PostierError:
         raise
     except Exception as error:  # a driver of somebody else's; its words may hold a secret
