@@ -140,6 +140,14 @@ def read_pace(text: str | None) -> float | None:
     return found
 
 
+def pace_in_words(pace: float) -> str:
+    """In the unit that makes it a whole number: 5/s, 100/min, 500/h."""
+    for unit, seconds in (("s", 1), ("min", 60)):
+        if abs(pace * seconds - round(pace * seconds)) < 1e-6 * pace * seconds:
+            return f"{round(pace * seconds)}/{unit}"
+    return f"{pace * 3600:g}/h"
+
+
 def _refuse_unknown_account(opened: Ledger, account: str | None) -> None:
     if account is not None and account not in opened.registry().accounts:
         raise typer.BadParameter(f"no account is named {safe(account)}", param_hint="--account")
@@ -156,7 +164,7 @@ def _print_preview(preview: Preview, how: How, line: Callable[[str], None], *, j
     for why, count in preview.stays.most_common():
         line(f"{count} {_KINDS_OF_STAY.get(why, why)}")
     if how.pace:
-        line(f"at {how.pace:g} a second the last one starts {span(preview.lasts)} after the first")
+        line(f"at {pace_in_words(how.pace)} the last one starts {span(preview.lasts)} after the first")
     if how.at:
         line(f"not before {moment(how.at)}")
 
@@ -207,7 +215,7 @@ def list_(
         ("replay", "by", "at", "deliveries", "pace", "account", "stopped"),
         [
             (
-                one.id, one.by, moment(one.created_at), one.total, f"{one.pace:g}/s" if one.pace else "",
+                one.id, one.by, moment(one.created_at), one.total, pace_in_words(one.pace) if one.pace else "",
                 one.account, moment(one.stopped_at),
             )
             for one in found

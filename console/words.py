@@ -78,6 +78,15 @@ ADVICE = {
     "email_refused": "Read the reply, correct the event with `--edit`, or discard.",
 }
 
+# Of these it is nobody's guess whether the mail arrived.
+MAY_HAVE_LEFT = ("outcome_unknown", "worker_died")
+_MEANINGS = {
+    "recipient_refused": "permanent_recipient",
+    "email_refused": "permanent_content",
+    "sender_refused": "config",
+    "authentication_failed": "auth",
+}
+
 
 def runbook_page(cause: str, state: str = "") -> str:
     """The page of the runbook about a failure; one without a cause has its state's."""
@@ -97,8 +106,13 @@ def group_advice(group: Group) -> str:
     from postier.drivers.replies import ReplyClass, advice, classify
 
     cause = group.cause or group.state
-    if group.state in ("failed", "suppressed") and group.words and cause not in ("render", "undecodable", "crashed"):
+    if group.state == "expired" and cause in MAY_HAVE_LEFT:
+        return "It may have arrived: search the provider's log; replay what is still of use, discard the rest."
+    theirs = group.code is not None or cause in _MEANINGS  # other words are ours, of kinds, keys and templates
+    if group.state in ("failed", "suppressed") and group.words and theirs:
         meaning = classify(group.code, group.enhanced or None, group.words)
+        if meaning is not ReplyClass.SUPPRESS and cause in _MEANINGS:  # the driver knew at what stage it was said
+            meaning = ReplyClass(_MEANINGS[cause])
         if meaning not in (ReplyClass.SENT, ReplyClass.RETRY):
             return advice(group.code, group.enhanced or None, group.words, meaning)
     return ADVICE.get(cause, "Read the reply, mend the cause, replay one delivery before all of them.")
@@ -177,6 +191,11 @@ def advice(status: Status, accounts: Accounts, command: str = "postier") -> str:
         case "waiting" if account.get("state") in ("parked", "needs_login"):
             name = safe(status.account)
             return f"{command} accounts check {name}, mend it, then {command} accounts resume {name}"
+        case "expired" if status.cause in MAY_HAVE_LEFT:
+            return (
+                f"search the provider for {safe(status.facts.get('message_id', 'its Message-ID'))}, for it may have "
+                f"arrived; then {command} failed replay or failed discard {status.id}"
+            )
         case "failed" | "expired":
             return f"mend the cause, then {command} failed replay {status.id}"
         case "unknown":

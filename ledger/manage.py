@@ -100,15 +100,18 @@ class Management:
         """Publish `data` (an event's fields as JSON) in place of a delivery that waits for a person.
 
         The event passes the same edge as any other and goes to the old delivery's recipient alone where the kind's
-        recipients are configured. The old one is kept, discarded, with a link to the new one. The same correction
-        again answers with the same delivery. Raises InvalidEvent, and nothing is changed.
+        recipients are configured, by its account unless `account` names another. The old one is kept, discarded, with a
+        link to the new one. The same correction again answers with the same delivery. Raises InvalidEvent, and nothing
+        is changed.
         """
         event_id = "c-" + hashlib.sha256(status.id.encode() + b"\0" + data).hexdigest()[:40]
         self._refuse_second_correction(status, event_id)
         given: dict[str, Any] = {"id": event_id, "kind": status.kind, "tenant": status.tenant}
         given["data"] = read_object(data)
         given |= {"reply_to": payload.reply_to} if payload.reply_to else {}
-        given |= {"account": account} if account else {}
+        # Who published may have chosen the account: it leaves by its own like any replay, while there is one.
+        own = status.account if status.account in registry.accounts else None
+        given |= {"account": account or own} if account or own else {}
         envelope = read_envelope(json.dumps(given))
         admitted = admit_and_route(envelope, registry)
         if envelope.data.form() is not None:

@@ -14,11 +14,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from postier.console.replay import pace_in_words, read_pace
 from postier.console.top import _drawn, _pressed, rows_of
+from postier.console.words import advice, group_advice
 from postier.ledger.accounts import configure
 from postier.ledger.claims import Claims
 from postier.ledger.entries import Reply, end, free, history, mark
-from postier.ledger.queries import ENDS, Queries
+from postier.ledger.groups import Group
+from postier.ledger.queries import ENDS, Queries, Status
 from postier.ledger.store import Store
 from postier.ledger.watch import Picture
 from postier.settings.config import read_registry
@@ -115,7 +118,7 @@ def test_a_dry_run_changes_nothing_and_more_than_a_hundred_want_their_number(
     assert Queries(store).counts()["failed"] == 101
     answer = postier("failed", "replay", "--all", "--confirm", "101", "--pace", "10/s", "--json")
     assert answer.json["replayed"] == 101
-    assert "10 a second" in answer.err
+    assert "at 10/s the last one" in answer.err
     shown = postier("replays", "show", answer.json["replay"], "--json").json
     assert (shown["total"], shown["left"], shown["pace"]) == (101, 101, 10.0)
     assert postier("replays", "stop", answer.json["replay"], "--json").json["taken_back"] == 101
@@ -194,6 +197,58 @@ def test_a_correction_is_a_new_delivery_past_the_same_edge_and_keeps_the_old_one
     assert [one.id for one in end_all(store)] == [first["id"]]
     corrected.write_text(json.dumps(data | {"ip": "192.0.2.7"}))
     assert postier("failed", "replay", old, "--edit", str(corrected)).code == 2  # it is corrected already
+
+
+def test_a_correction_leaves_by_the_account_of_the_old_one_unless_another_is_named(
+    postier: Run, store: Store, tmp_path: Path
+) -> None:
+    one, other = fail_many(postier, store, tmp_path, 2, account="spare")
+    corrected = tmp_path / "corrected.json"
+    corrected.write_text(json.dumps(reset_link("right@example.org")["data"]))
+
+    new = postier("failed", "replay", one, "--edit", str(corrected), "--json").json["id"]
+    named = postier("failed", "replay", other, "--edit", str(corrected), "--account", "office", "--json").json["id"]
+
+    assert postier("status", new, "--json").lines[0]["account"] == "spare"
+    assert postier("status", named, "--json").lines[0]["account"] == "office"
+
+
+@pytest.mark.parametrize("pace", ["5/s", "100/min", "500/h", "1/h", "90/min", "7/s"])
+def test_a_pace_is_shown_as_it_was_given(pace: str) -> None:
+    assert pace_in_words(read_pace(pace) or 0) == pace
+
+
+def found_group(state: str, cause: str, words: str) -> Group:
+    return Group("0", state, cause, "office", "reset_link", count=1, code=550, enhanced="5.0.0", words=words)
+
+
+def test_the_advice_blames_what_the_cause_blames() -> None:
+    # Said of a recipient; by themselves these words would be about us.
+    assert (
+        group_advice(found_group("failed", "recipient_refused", "not taken"))
+        == "This address cannot receive mail: check it with the recipient."
+    )
+    assert group_advice(found_group("failed", "sender_refused", "not taken")).startswith("The server refuses us")
+    assert "There is no such mailbox" in group_advice(found_group("failed", "recipient_refused", "no such user here"))
+
+
+@pytest.mark.parametrize(("cause", "words", "advised"), [
+    ("unknown_kind", "kind: there is no such kind; there are contact_form, reset_link", "Start workers that know this"),
+    ("unknown_version", "schema_version: 9 is not known here", "Update the workers"),
+    ("render", "contact_form.en.txt: the user is unknown", "Read the reason, mend the template"),
+    ("no_smtputf8", "no_smtputf8: the server takes no internationalised mail", "Send by an account whose server"),
+])  # fmt: skip
+def test_our_own_words_are_not_read_as_a_servers(cause: str, words: str, advised: str) -> None:
+    group = Group("0", "failed", cause, "office", "reset_link", count=1, words=words)
+    assert group_advice(group).startswith(advised)
+
+
+@pytest.mark.parametrize("cause", ["outcome_unknown", "worker_died"])
+def test_nobody_is_sent_to_resolve_what_is_over(cause: str) -> None:
+    over = Status("d1", "expired", "office", "reset_link", "school", "e1", 3, "a***@e***.org", 0.0, cause=cause)
+    assert "resolve" not in group_advice(found_group("expired", cause, "the server closed the connection"))
+    assert "for it may have arrived; then postier failed replay or failed discard d1" in advice(over, {})
+    assert "resolve" in group_advice(found_group("unknown", cause, "the server closed the connection"))
 
 
 def test_export_then_purge_removes_what_is_old_enough_and_nothing_else(

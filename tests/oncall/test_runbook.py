@@ -10,6 +10,7 @@ from postier.console.runbook import pages
 from postier.console.words import ADVICE, CAUSES, runbook_page
 from postier.ledger.groups import WAITING_FOR_A_PERSON
 from postier.schemas import errors
+from postier.schemas.errors import AccountError
 
 ROOT = Path(__file__).parents[2]
 _IN_SCRIPTS = re.compile(r"'cause', (?:r\[1\] == 'sending' and )?'(\w+)'(?: or '(\w+)')?")
@@ -61,6 +62,16 @@ def test_every_page_says_what_it_means_what_to_do_and_by_which_commands() -> Non
             assert part in text, (name, part)
         assert f"({name}.md)" in index
     assert set(ADVICE) <= set(pages())
+
+
+def test_pages_of_what_parks_an_account_replay_what_was_never_tried_too() -> None:
+    """That ran out of time under the class `expired`: nobody replays it by the class of the account's failure."""
+    parking = [error for error in vars(errors).values() if isinstance(error, type) and issubclass(error, AccountError)]
+    narrow = set(get_args(errors.NarrowCause)) - {"no_smtputf8"}
+    causes = {errors.CAUSES[error] for error in parking if error in errors.CAUSES} | narrow | {"unreachable"}
+    assert {"authentication_failed", "quota_exhausted", "certificate_expired", "oauth_unavailable"} <= causes
+    for cause in causes:
+        assert "--state expired --of-account ACCOUNT" in pages()[cause], cause
 
 
 def test_every_command_in_the_runbook_exists() -> None:
