@@ -75,6 +75,9 @@ def set_(
     ] = None,
     locale: Annotated[str | None, typer.Option("--locale", help="en or fr.")] = None,
     contact_per_hour: Annotated[int | None, typer.Option("--contact-per-hour", help="Of all its forms.")] = None,
+    keep_days: Annotated[
+        int | None, typer.Option("--keep-days", min=0, help="How long its ended mail is kept; 0: as everybody's.")
+    ] = None,
     cooldown: Annotated[
         list[str] | None, typer.Option("--cooldown", metavar="KIND=SECONDS", help="Between two to one recipient.")
     ] = None,
@@ -95,6 +98,8 @@ def set_(
         row |= {key: value for key, value in plain.items() if value is not None}
         if default_account is not None:
             row["default_account"] = default_account or None
+        if keep_days is not None:
+            row["keep_days"] = keep_days or None
         row["cooldowns"] = {**old.cooldowns, **cooldowns}  # pydantic reads the numbers
         row["forms"] = _forms(row.get("forms", {}), forms)
         return Tenant.model_validate({**row, "name": name})

@@ -216,6 +216,12 @@ def test_defaults_and_rules_route_a_tenant_s_mail(postier: Run) -> None:
     assert postier("accounts", "default", "nobody").code == 2
 
 
+def test_a_tenant_of_the_ledger_has_its_own_time_of_retention_until_it_is_taken_back(postier: Run) -> None:
+    for days, kept in (("90", 90), ("0", None)):
+        assert postier("tenants", "set", "school", "--keep-days", days).code == 0
+        assert postier("tenants", "show", "school", "--json").json["keep_days"] == kept
+
+
 def test_publishers_route_by_a_new_account_at_once(postier: Run, tmp_path: Path) -> None:
     from tests.console.helpers import publish, reset_link
 
