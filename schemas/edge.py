@@ -115,7 +115,9 @@ def admit(envelope: Envelope, registry: Registry, *, now: datetime | None = None
     """
     tenant = registry.tenants.get(envelope.tenant)
     if tenant is None:
-        raise InvalidEvent("no tenant has this name", field="tenant", code="unknown_tenant")
+        none = "no tenant is known yet: workers tell of those of their accounts file when they start"
+        reason = "no tenant has this name" if registry.tenants else none
+        raise InvalidEvent(reason, field="tenant", code="unknown_tenant")
     if envelope.account is not None:
         account = registry.accounts.get(envelope.account)
         if account is None or account.tenant not in (None, envelope.tenant):

@@ -58,6 +58,13 @@ def test_the_same_id_with_other_content_is_refused(postier: Run, store: Store, t
     assert answer.lines[1]["error"]["code"] == "idempotency_conflict"
 
 
+def test_a_ledger_that_no_worker_has_told_of_tenants_says_so(postier: Run, tmp_path: Path) -> None:
+    answer = postier("publish", write_lines(tmp_path / "events.jsonl", reset_link()))
+
+    assert answer.code == 3
+    assert "workers tell of those of their accounts file when they start" in answer.lines[0]["error"]["reason"]
+
+
 def test_tenant_fills_a_missing_one_and_refuses_another(postier: Run, store: Store, tmp_path: Path) -> None:
     nameless = reset_link()
     del nameless["tenant"]

@@ -11,6 +11,7 @@ import yaml
 from postier.drivers.smtp_options import SmtpOptions
 from postier.schemas.account import Registry
 from postier.settings.config import Settings
+from postier.workers.main import _SPARE
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -53,6 +54,15 @@ def test_valkey_keeps_its_data_in_a_volume_and_is_reached_by_the_inner_network_a
     assert "ports" not in valkey
     assert valkey["networks"] == ["ledger"]
     assert compose["networks"]["ledger"]["internal"] is True
+
+
+def test_the_worker_may_have_as_many_threads_as_it_starts(compose: dict[str, Any]) -> None:
+    worker = compose["services"]["worker"]
+    processes, threads = (int(option(worker["command"], name)) for name in ("processes", "threads"))
+
+    started = processes * (threads * (1 + _SPARE) + 10) + 20  # and a command beside it, as the health check
+
+    assert started < worker["pids_limit"]
 
 
 def test_the_worker_has_time_to_drain(compose: dict[str, Any]) -> None:
