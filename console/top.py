@@ -74,8 +74,14 @@ def _row(name: str, facts: dict[str, Any]) -> tuple[str, ...]:
     return (
         name, _state(facts), rate, quota, str(facts["waiting_urgent"]), str(facts["waiting_bulk"]),
         str(facts["conversations"]), span(facts["oldest"]) if "oldest" in facts else "",
-        safe(facts.get("last_error", ""))[:60],
+        safe(_said_once(str(facts.get("last_error", ""))))[:60],
     )  # fmt: skip
+
+
+def _said_once(error: str) -> str:
+    """Words of our own begin with their cause already."""
+    cause, _, words = error.partition(" ")
+    return words if words.startswith(f"{cause}:") else error
 
 
 def _state(facts: dict[str, Any]) -> str:

@@ -311,6 +311,15 @@ def test_top_shows_accounts_in_words_and_failures_for_scripts_too(postier: Run, 
     assert "recipient_refused 2" in shown
 
 
+def test_the_live_view_says_a_cause_once() -> None:
+    def last(error: str) -> str:
+        facts = {"waiting_urgent": 0, "waiting_bulk": 0, "conversations": 0, "last_error": error}
+        return rows_of(Picture(at=0.0, counts=dict.fromkeys(ENDS, 0), accounts={"office": facts}))[0][-1]
+
+    assert last("protocol protocol: the answer is not an SMTP reply") == "protocol: the answer is not an SMTP reply"
+    assert last("recipient_refused 5.1.1 no such user") == "recipient_refused 5.1.1 no such user"
+
+
 def test_the_live_view_never_cuts_an_account_s_name_or_state() -> None:
     facts = {
         "state": "parked",
