@@ -25,7 +25,7 @@ REMOVED = "no account has this name any more: add it again, and its mail leaves"
 
 @app.command("list", epilog=EPILOG)
 def list_(json_output: AsJson = False) -> None:
-    """List accounts with their state and waiting mail."""
+    """List accounts with their state and waiting mail, but for what waits for its next attempt."""
     from postier.console.ledger_access import ledger
     from postier.console.words import account_in_words
 
@@ -89,7 +89,7 @@ def pause(name: Name, json_output: AsJson = False) -> None:
 
 @app.command(epilog=EPILOG)
 def resume(name: Name, json_output: AsJson = False) -> None:
-    """Let a paused or parked account send again, at once."""
+    """Let a paused or parked account send again, at once. What was tried keeps the time of its next attempt."""
     from postier.console.ledger_access import ledger
 
     with ledger() as opened:

@@ -158,7 +158,7 @@ def _lines(file: str) -> Iterator[dict[str, Any]]:
 def erase(
     address: Annotated[str, typer.Argument(help="The person's address.")],
     tenant: Annotated[str, typer.Option("--tenant", help="Whose mail it is about.")],
-    yes: Yes = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     by: By = None,
     json_output: AsJson = False,
 ) -> None:
