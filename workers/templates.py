@@ -2,16 +2,20 @@
 
 A template sees the event's fields, `recipient` and the `brand_*` values, never anything private. The files
 `{kind}.{locale}.subject`, `.txt` and `.html` belong together; the HTML comes from `mjml/` (see `compile_templates`).
+
+A kind of another package has its files in the folder `templates` of that package.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cache, lru_cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined, TemplateSyntaxError, Undefined, UndefinedError
@@ -23,6 +27,7 @@ from markupsafe import Markup, escape
 from pydantic import BaseModel
 
 from postier.schemas.errors import RenderError
+from postier.schemas.events import KINDS
 
 LOCALES = ("en", "fr")
 MAX_OUTPUT = 1024 * 1024  # characters of one rendered template
@@ -217,7 +222,7 @@ def template_set(kind: str, locale: str) -> TemplateSet | None:
     """The templates of a kind in a locale; None when there are none at all. RenderError when the set is not whole."""
     if not _KIND.match(kind) or locale not in LOCALES:
         return None
-    folder = files("postier.schemas.templates")
+    folder = _folder_of(kind)
     sources: Mapping[str, Any] = {ending: folder / f"{kind}.{locale}.{ending}" for ending in ("subject", "txt", "html")}
     missing = [source.name for source in sources.values() if not source.is_file()]
     if len(missing) == len(sources):
@@ -233,6 +238,16 @@ def template_set(kind: str, locale: str) -> TemplateSet | None:
             raise RenderError(f"{source.name}, line {error.lineno}: {error.message}") from None
 
     return TemplateSet(locale, compiled("subject"), compiled("txt"), compiled("html"))
+
+
+def _folder_of(kind: str) -> Traversable:
+    """Ours, or the folder `templates` of another package that brought the kind."""
+    event = KINDS.get(kind)
+    module = event.__module__ if event else ""
+    if not event or module.startswith("postier."):
+        return files("postier.schemas.templates")
+    package = module if hasattr(sys.modules[module], "__path__") else module.rpartition(".")[0]
+    return files(package) / "templates" if package else files("postier.schemas.templates")
 
 
 def templates_for(kind: str, *locales: str | None) -> TemplateSet:

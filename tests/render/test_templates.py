@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import html
 import re
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -16,6 +18,7 @@ from postier.workers.colours import contrast, ink_on, readable_on
 from postier.workers.render import Renderer, brand_fields, preview
 from postier.workers.templates import Sandbox, Template, spelled, template_set, templates_for, when_en, when_fr
 from tests.render.helpers import ACCOUNT, CASES, bodies, example, rendered
+from tests.schemas.test_kinds import PLUGIN
 
 
 def test_every_kind_has_whole_templates_in_both_languages():
@@ -275,3 +278,29 @@ def test_templates_are_part_of_the_package():
         for ending in ("subject", "txt", "html"):
             assert (folder / f"{kind}.{locale}.{ending}").is_file()
         assert (folder / "mjml" / f"{kind}.{locale}.mjml").is_file()
+
+
+def test_a_kind_of_another_package_is_rendered_by_the_templates_of_that_package(tmp_path):
+    package = tmp_path / "ping_plugin"
+    (package / "templates").mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "ping.py").write_text(PLUGIN)
+    for ending, text in {"subject": "Ping", "txt": "Ping of {{ brand_name }}\n", "html": "<p>Ping</p>\n"}.items():
+        (package / "templates" / f"ping.en.{ending}").write_text(text)
+    described = tmp_path / "ping_plugin-1.0.dist-info"
+    described.mkdir()
+    (described / "METADATA").write_text("Metadata-Version: 2.1\nName: ping-plugin\nVersion: 1.0\n")
+    (described / "entry_points.txt").write_text("[postier.events]\nping = ping_plugin.ping:Ping\n")
+    program = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from postier.schemas.account import Account, Sender\n"
+        "from postier.schemas.events import KINDS\n"
+        "from postier.workers.render import preview\n"
+        "account = Account(name='a', driver='null', sender=Sender(address='a@school.example', name='School'))\n"
+        "print(preview('ping', KINDS['ping'].example(), account, 'fr'))\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("('Ping', 'Ping of ")
