@@ -45,12 +45,12 @@ def run(arguments: list[str]) -> int:
 
 
 def test(arguments: list[str]) -> NoReturn:
-    """Run pytest in two processes and in random order, unless the arguments say otherwise."""
+    """Run pytest in three processes, for two cores, as tests often wait, in random order; or as the arguments say."""
     from tools.servers import provide
 
     provide()
     os.chdir(ROOT)
-    spread = [] if single(arguments) else ["-n", "2", "--dist", "loadgroup"]
+    spread = [] if single(arguments) else ["-n", "3", "--dist", "loadgroup"]
     become("-m", "pytest", *spread, *arguments)
 
 

@@ -117,9 +117,9 @@ def test_a_redis_of_one_s_own_wins_over_the_demo(checkout: Path) -> None:
     assert "redis: redis://127.0.0.1:2/0\n" in answer.stdout
 
 
-def test_tests_run_in_two_processes_unless_the_arguments_choose(checkout: Path) -> None:
+def test_tests_run_in_three_processes_unless_the_arguments_choose(checkout: Path) -> None:
     assert (
-        "asked: -m pytest -n 2 --dist loadgroup tests/house -k wheel\n"
+        "asked: -m pytest -n 3 --dist loadgroup tests/house -k wheel\n"
         in run(checkout, "test", "tests/house", "-k", "wheel").stdout
     )
     assert "asked: -m pytest -n 0\n" in run(checkout, "test", "-n", "0").stdout
