@@ -132,9 +132,13 @@ class Stage:
         self.workers: list[subprocess.Popen[bytes]] = []
         self._looking = 0.0
         self.client = Postier()
-        for _ in range(processes):
-            self.start_worker()
-        wait_until(self._configured, 30, "the accounts to be known")
+        try:
+            for _ in range(processes):
+                self.start_worker()
+            wait_until(self._configured, 30, "the accounts to be known")
+        except BaseException:
+            self.close()
+            raise
 
     def _configured(self) -> bool:
         with contextlib.suppress(Exception):

@@ -112,6 +112,9 @@ def translated() -> Iterator[None]:
         text = "Redis refuses the login: compare user and password in POSTIER_REDIS_URL with those it knows"
         raise LedgerUnavailable(text, retry_after=5.0) from None
     except (RedisConnectionError, RedisTimeoutError, BusyLoadingError, OSError) as error:
+        if "max number of clients" in str(error):
+            text = "Redis takes no more connections: raise its maxclients, or run fewer workers and publishers"
+            raise LedgerUnavailable(text, retry_after=5.0) from None
         silent = isinstance(error.__context__, BlockingIOError)  # the kernel's word for a timeout
         name = "TimeoutError" if silent else type(error).__name__
         raise LedgerUnavailable(f"Redis cannot be reached: {name}") from None

@@ -85,6 +85,17 @@ def test_another_error_in_a_pipeline_repeats_no_value(refusing: tuple[EmbeddedSe
     assert "Hush" not in str(told.value)
 
 
+def test_a_server_that_takes_no_more_connections_says_so(tmp_path: Path) -> None:
+    with EmbeddedServer(tmp_path, fsync="no") as redis:
+        first, second = Store(redis.url, timeout=PATIENCE), Store(redis.url, timeout=PATIENCE)
+        first.redis.config_set("maxclients", 1)
+        with pytest.raises(LedgerUnavailable, match="takes no more connections: raise its maxclients"):
+            second.run("dataset", ("name", ""))
+        first.redis.config_set("maxclients", 10)
+        assert second.run("dataset", ("name", ""))[0] == b"name"
+        first.close(), second.close()
+
+
 def test_who_stops_listening_while_writes_are_refused_listens_again_afterwards(
     refusing: tuple[EmbeddedServer, Store],
 ) -> None:
