@@ -6,6 +6,7 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -13,6 +14,9 @@ from hypothesis import HealthCheck, settings
 from postier.ledger.embedded import EmbeddedServer
 from postier.ledger.store import Store
 from postier.settings.seal import Sealer
+
+if TYPE_CHECKING:
+    from tests.console.helpers import Run
 
 PATIENCE = 30.0
 """Seconds that a test waits for what has to come: no promise of ours, only what a slow and busy machine never needs."""
@@ -62,3 +66,28 @@ def seal_key() -> str:
 @pytest.fixture(scope="session")
 def sealer(seal_key: str) -> Sealer:
     return Sealer.from_text(seal_key)
+
+
+def alone_in_the_environment(settings: dict[str, str], patch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Set these `POSTIER_...` variables and no others; returns them."""
+    for name in list(os.environ):
+        if name.startswith("POSTIER_"):
+            patch.delenv(name)
+    for name, value in settings.items():
+        patch.setenv(name, value)
+    return settings
+
+
+@pytest.fixture
+def postier(environment: dict[str, str], capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a postier command in the test's `environment`, in this process."""
+    from postier.console.main import main
+    from tests.console.helpers import Answer
+
+    def run(*arguments: str) -> Answer:
+        capsys.readouterr()
+        code = main(arguments)
+        captured = capsys.readouterr()
+        return Answer(code, captured.out, captured.err)
+
+    return run

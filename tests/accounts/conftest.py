@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,14 +9,13 @@ import pytest
 
 from postier.console.demo_catcher import Catcher
 from postier.console.demo_certificate import make_certificate
-from postier.console.main import main
 from postier.ledger.account_store import AccountStore
 from postier.ledger.embedded import EmbeddedServer
 from postier.ledger.store import Store
 from postier.schemas.account import Registry
 from postier.settings.seal import Sealer
 from tests.accounts.kit import Mail, MakeBook
-from tests.console.helpers import Answer, Run
+from tests.conftest import alone_in_the_environment
 
 
 @pytest.fixture
@@ -25,9 +23,6 @@ def environment(
     valkey: EmbeddedServer, namespace: str, seal_key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, str]:
     """Settings without any accounts file; loopback may be reached."""
-    for name in list(os.environ):
-        if name.startswith("POSTIER_"):
-            monkeypatch.delenv(name)
     settings = {
         "POSTIER_REDIS_URL": valkey.url,
         "POSTIER_NAMESPACE": namespace,
@@ -36,22 +31,7 @@ def environment(
         "POSTIER_EGRESS_ALLOW": "127.0.0.1",
         "POSTIER_PUBLIC_URL": "https://mail.example.org",
     }
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
-    return settings
-
-
-@pytest.fixture
-def postier(environment: dict[str, str], capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a postier command on the test's ledger."""
-
-    def run(*arguments: str) -> Answer:
-        capsys.readouterr()
-        code = main(arguments)
-        captured = capsys.readouterr()
-        return Answer(code, captured.out, captured.err)
-
-    return run
+    return alone_in_the_environment(settings, monkeypatch)
 
 
 @pytest.fixture

@@ -11,13 +11,13 @@ import pytest
 
 from postier.console.demo_catcher import Catcher
 from postier.console.demo_certificate import make_certificate
-from postier.console.main import main
 from postier.ledger.accounts import configure
 from postier.ledger.embedded import EmbeddedServer
 from postier.ledger.store import Store
 from postier.settings.config import read_registry
 from postier.settings.seal import Sealer
-from tests.console.helpers import ACCOUNTS, Answer, Run
+from tests.conftest import alone_in_the_environment
+from tests.console.helpers import ACCOUNTS
 
 _namespaces = itertools.count(1)
 
@@ -31,9 +31,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]
 @pytest.fixture
 def environment(server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The settings of a ledger that nobody used before, in the environment."""
-    for name in list(os.environ):
-        if name.startswith("POSTIER_"):
-            monkeypatch.delenv(name)
     accounts = tmp_path / "accounts.toml"
     (tmp_path / "password").write_text("open sesame")
     accounts.write_text(ACCOUNTS.format(folder=tmp_path, port=9, more=""))
@@ -44,22 +41,7 @@ def environment(server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.Monk
         "POSTIER_ACCOUNTS_FILE": str(accounts),
         "POSTIER_DATA_DIR": str(tmp_path / "data"),
     }
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
-    return settings
-
-
-@pytest.fixture
-def postier(environment: dict[str, str], capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a postier command on the test's ledger."""
-
-    def run(*arguments: str) -> Answer:
-        capsys.readouterr()
-        code = main(arguments)
-        captured = capsys.readouterr()
-        return Answer(code, captured.out, captured.err)
-
-    return run
+    return alone_in_the_environment(settings, monkeypatch)
 
 
 @pytest.fixture

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from postier.console.main import main
 from postier.console.sender_pages import ConfirmationServer
 from postier.ledger.embedded import EmbeddedServer
 from postier.ledger.senders import Senders
 from postier.ledger.store import Store
-from tests.console.helpers import Answer, Run
+from tests.conftest import alone_in_the_environment
 
 
 @pytest.fixture
 def environment(
     valkey: EmbeddedServer, namespace: str, seal_key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, str]:
-    for name in list(os.environ):
-        if name.startswith("POSTIER_"):
-            monkeypatch.delenv(name)
     settings = {
         "POSTIER_REDIS_URL": valkey.url,
         "POSTIER_NAMESPACE": namespace,
@@ -33,20 +28,7 @@ def environment(
         "POSTIER_PUBLIC_URL": "https://mail.instance.example",
         "POSTIER_ALLOW_VOLATILE": "1",
     }
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
-    return settings
-
-
-@pytest.fixture
-def postier(environment: dict[str, str], capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*arguments: str) -> Answer:
-        capsys.readouterr()
-        code = main(arguments)
-        captured = capsys.readouterr()
-        return Answer(code, captured.out, captured.err)
-
-    return run
+    return alone_in_the_environment(settings, monkeypatch)
 
 
 @pytest.fixture
