@@ -89,7 +89,8 @@ def pause(name: Name, json_output: AsJson = False) -> None:
 
 @app.command(epilog=EPILOG)
 def resume(name: Name, json_output: AsJson = False) -> None:
-    """Let a paused or parked account send again, at once. What was tried keeps the time of its next attempt."""
+    """Let a paused or parked account send again, at once. What was tried keeps the time of its next attempt:
+    `postier deliveries retry --account` lets that go too."""
     from postier.console.ledger_access import ledger
 
     with ledger() as opened:

@@ -1,4 +1,4 @@
-"""`postier deliveries list`."""
+"""`postier deliveries`: look at them, and let those that wait for their next attempt be tried now."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from postier.console.arguments import (
     Until,
     find,
 )
-from postier.console.output import moment, say_json, table
+from postier.console.output import NEGATIVE, complain, moment, safe, say_json, table
+from postier.console.selection import By
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,12 +27,12 @@ if TYPE_CHECKING:
     from postier.console.ledger_access import Ledger
     from postier.ledger.queries import Status
 
-app = typer.Typer(help="Look at deliveries.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Look at deliveries, and try them again now.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.callback()
 def _group() -> None:
-    """Look at deliveries."""
+    """Look at deliveries, and try them again now."""
 
 
 @app.command("list", epilog=EPILOG)
@@ -55,6 +56,31 @@ def list_(
             opened, STATES, state, account=account, kind=kind, tenant=tenant, since=since, until=until, limit=limit
         )
         print_list(opened, found, json_output=json_output)
+
+
+@app.command(epilog=EPILOG)
+def retry(
+    ids: Annotated[list[str] | None, typer.Argument(help="Delivery ids.")] = None,
+    account: Annotated[str | None, typer.Option("--account", help="All of this account.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="All of every account.")] = False,
+    by: By = None,
+    json_output: AsJson = False,
+) -> None:
+    """Try what waits for its next attempt now, once the cause is gone: in its account's turn and limits, and not
+    while that stands still. What ended is for `postier failed replay`."""
+    from postier.console.failed import tell
+    from postier.console.ledger_access import ledger, whoami
+    from postier.ledger.manage import Management
+
+    if sum((bool(ids), account is not None, all_)) != 1:
+        raise typer.BadParameter("give delivery ids, or --account, or --all", param_hint="ids")
+    with ledger() as opened:
+        if account is not None and account not in opened.queries.accounts():
+            complain(f"postier: no account is named {safe(account)}")
+            raise typer.Exit(NEGATIVE)
+        management = Management(opened.store, by or whoami())
+        chosen = ids or management.between_attempts(account)
+        tell(management.retry(chosen), "due now", json_output=json_output, refusal="waits for no next attempt")
 
 
 def print_list(opened: Ledger, found: Sequence[Status], *, json_output: bool, failed: bool = False) -> None:

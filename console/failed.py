@@ -38,7 +38,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 FAILED = ("failed", "unknown", "expired", "suppressed")
-_WORDS = {"not_possible": "does not wait any more", "unknown_id": "is not known"}
 
 app.command(epilog=EPILOG)(replay.replay)
 
@@ -197,8 +196,11 @@ def discard(
         tell(Management(opened.store, by or whoami()).discard(chosen, reason), "discarded", json_output=json_output)
 
 
-def tell(answers: Iterable[tuple[str, Answer]], done: str, *, json_output: bool) -> None:
+def tell(
+    answers: Iterable[tuple[str, Answer]], done: str, *, json_output: bool, refusal: str = "does not wait any more"
+) -> None:
     """Say what became of each id that was not done, and how many were. Exit 1 when one was not."""
+    words = {"not_possible": refusal, "unknown_id": "is not known"}
     count, others = 0, 0
     for delivery_id, answer in answers:
         count, others = (count + 1, others) if answer == "done" else (count, others + 1)
@@ -206,7 +208,7 @@ def tell(answers: Iterable[tuple[str, Answer]], done: str, *, json_output: bool)
             shown: dict[str, Any] = {"id": delivery_id, "result": done if answer == "done" else answer}
             say_json(shown)
         elif answer != "done":
-            complain(f"{safe(delivery_id)} {_WORDS[answer]}")
+            complain(f"{safe(delivery_id)} {words[answer]}")
     if not json_output:
         say(f"{count} {done}" + (f", {others} not" if others else ""))
     if others:

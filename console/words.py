@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -191,6 +192,8 @@ def advice(status: Status, accounts: Accounts, command: str = "postier") -> str:
         case "waiting" if account.get("state") in ("parked", "needs_login"):
             name = safe(status.account)
             return f"{command} accounts check {name}, mend it, then {command} accounts resume {name}"
+        case "waiting" if (status.due or 0) > time.time() and (status.attempt or status.facts.get("deferred")):
+            return f"{command} deliveries retry {status.id}"
         case "expired" if status.cause in MAY_HAVE_LEFT:
             return (
                 f"search the provider for {safe(status.facts.get('message_id', 'its Message-ID'))}, for it may have "

@@ -68,6 +68,22 @@ class Management:
         """Say of deliveries whose outcome is unknown that they were sent."""
         yield from self._each("resolve", ids, "deliveries.resolved_as_sent")
 
+    def retry(self, ids: Iterable[str]) -> Iterator[tuple[str, Answer]]:
+        """Let deliveries that wait for their next attempt be tried now, in their account's turn and by its limits."""
+        yield from self._each("retry", ids, "deliveries.hurried")
+
+    def between_attempts(self, account: str | None = None) -> Iterator[str]:
+        """Ids of what waits for its next attempt, of one account or of all; the cost is by what waits for any time."""
+        redis, key = self._store.redis, self._store.key
+        with translated():
+            for page in batches((item.decode() for item, _ in redis.zscan_iter(key("scheduled"))), BATCH):
+                pipe = redis.pipeline(transaction=False)
+                for item in page:
+                    pipe.hmget(key(f"delivery:{item}"), "account", "attempt", "deferred")
+                for item, (name, attempt, deferred) in zip(page, pipe.execute(), strict=True):
+                    if (int(attempt or 0) > 0 or deferred) and account in (None, (name or b"").decode()):
+                        yield item
+
     def _each(self, verb: str, ids: Iterable[str], what: str, *more: str) -> Iterator[tuple[str, Answer]]:
         done, first = 0, ""
         try:

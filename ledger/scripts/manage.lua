@@ -2,6 +2,7 @@
 --   pause   account, who        resume  account, who
 --   discard who, reason, ids...  -> per id 1 discarded, 0 not possible, -1 unknown id
 --   resolve who, ids...          -> per id 1 an unknown outcome is sent, 0 not possible, -1 unknown id
+--   retry   who, ids...          -> per id 1 its next attempt is due now, 0 it waits for none, -1 unknown id
 --   correct who, id, new id      -> 1 the new delivery took the place of the old one, 0 not possible, -1 unknown id
 local verbs = {}
 
@@ -40,6 +41,26 @@ function verbs.discard()
       answers[#answers + 1] = 0
     end
   end
+  return answers
+end
+
+-- Not for what has its time from who published or replays it: that was never tried. All are due at once, so their ids
+-- say which goes first: the one accepted first.
+function verbs.retry()
+  local answers = {}
+  for i = 3, #ARGV do
+    local id = ARGV[i]
+    local record = P .. 'delivery:' .. id
+    local r = redis.call('HMGET', record, 'state', 'attempt', 'deferred')
+    local due = r[1] == 'waiting' and (number(r[2]) > 0 or r[3]) and tonumber(redis.call('ZSCORE', P .. 'scheduled', id) or nil)
+    if due and due > NOW then
+      redis.call('HSET', record, 'due', whole(NOW))
+      redis.call('ZADD', P .. 'scheduled', whole(NOW), id)
+      note(id, cjson.encode({ what = 'hurried', by = ARGV[2] }))
+    end
+    answers[#answers + 1] = due and 1 or r[1] and 0 or -1
+  end
+  if #answers > 0 then wake() end
   return answers
 end
 

@@ -208,6 +208,7 @@ def run_through(yard: Yard, names: list[str]) -> dict[str, str]:
     outputs["publish bad"] = json.dumps(yard.publish(bad, "canary-bad"))
     commands: list[tuple[str, ...]] = [
         ("doctor",), ("doctor", "--json"), ("accounts", "list"), ("accounts", "list", "--json"), ("accounts", "export"),
+        ("deliveries", "retry", "--all", "--json"),
         ("deliveries", "list", "--limit", "1000"), ("deliveries", "list", "--limit", "1000", "--json"),
         ("failed", "list", "--limit", "1000"), ("failed", "list", "--limit", "1000", "--json"), ("failed", "groups"),
         ("audit",), ("audit", "--json"), ("unknown", "list"), ("export", "-"), ("tenants", "list"), ("kinds",),

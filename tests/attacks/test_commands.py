@@ -51,6 +51,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "status --json": ("status", "HERE", "--json"),
     "status --tenant": ("status", "arrival-1", "--tenant", "HERE"),
     "deliveries --account": ("deliveries", "list", "--account", "HERE"),
+    "deliveries retry": ("deliveries", "retry", "HERE"),
+    "deliveries retry --account": ("deliveries", "retry", "--account", "HERE"),
     "deliveries --kind": ("deliveries", "list", "--kind", "HERE"),
     "deliveries --tenant": ("deliveries", "list", "--tenant", "HERE"),
     "deliveries --state": ("deliveries", "list", "--state", "HERE"),

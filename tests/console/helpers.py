@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from postier.ledger.claims import Claims
-from postier.ledger.entries import Claimed, Reply, end, free, history
+from postier.ledger.entries import Claimed, Reply, end, free, history, retry
 from postier.ledger.store import Store
 from tests.conftest import PATIENCE
 
@@ -102,6 +102,17 @@ def end_all(store: Store, *, state: str = "failed", words: str = "no such user h
                 ended.append(delivery)
             claims.settle([free(conversation.name, conversation.account, "good")])
     return ended
+
+
+def try_in_vain(store: Store) -> None:
+    """As a worker does: claim what is due, and let it wait an hour for its next attempt."""
+    claims = Claims(store, "tester", lease=15, crash_limit=3, keep_sent=600)
+    for conversation in claims.claim(20, 20)[1]:
+        for delivery in conversation.deliveries:
+            line = history("retried", attempt=delivery.attempt, cause="temporary", code=451)
+            reply = Reply(451, "4.3.0", "later")
+            claims.settle([retry(delivery, reply, delay=3600, spend=True, cause="temporary", timeline=line)])
+        claims.settle([free(conversation.name, conversation.account, "good")])
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = PATIENCE) -> Any:

@@ -7,7 +7,7 @@ import pytest
 
 from postier.ledger.queries import Queries
 from postier.ledger.store import Store
-from tests.console.helpers import Run, end_all, publish, reset_link
+from tests.console.helpers import Run, end_all, publish, reset_link, try_in_vain
 
 
 def test_status_tells_what_happened_the_latest_first_and_what_to_do(postier: Run, store: Store, tmp_path: Path) -> None:
@@ -178,3 +178,34 @@ def test_discard_wants_a_reason_and_keeps_it(postier: Run, store: Store, tmp_pat
     assert "given up: asked by phone" in postier("status", delivery).out
     assert store.redis.exists(store.key(f"payload:{delivery}")) == 0
     assert postier("failed", "list", "--json").out == ""
+
+
+def test_what_waits_for_its_next_attempt_is_tried_now(postier: Run, store: Store, tmp_path: Path) -> None:
+    (delivery,) = publish(postier, tmp_path, reset_link())
+    try_in_vain(store)
+    told = postier("status", delivery)
+    assert f"you can      postier deliveries retry {delivery}" in told.out
+
+    answer = postier("deliveries", "retry", "--account", "office", "--by", "anna")
+
+    assert (answer.code, answer.out) == (0, "1 due now\n")
+    told = postier("status", delivery)
+    assert "hurried by anna" in told.out
+    assert "you can" not in told.out
+    assert postier("deliveries", "retry", delivery, "--json").lines == [{"id": delivery, "result": "due now"}]
+    assert postier("deliveries", "retry", "--all").out == "1 due now\n"
+
+
+def test_what_waits_for_no_attempt_is_said_and_nothing_has_to_be_guessed(
+    postier: Run, store: Store, tmp_path: Path
+) -> None:
+    (delivery,) = publish(postier, tmp_path, reset_link())
+
+    answer = postier("deliveries", "retry", delivery, "nobody")
+
+    assert (answer.code, answer.out) == (1, "0 due now, 2 not\n")
+    assert answer.err == f"{delivery} waits for no next attempt\nnobody is not known\n"
+    assert (postier("deliveries", "retry").code, postier("deliveries", "retry", "--all", delivery).code) == (2, 2)
+    answer = postier("deliveries", "retry", "--account", "elsewhere")
+    assert (answer.code, answer.err) == (1, "postier: no account is named elsewhere\n")
+    assert postier("deliveries", "retry", "--all").out == "0 due now\n"
