@@ -53,9 +53,9 @@ function verbs.retry()
     local record = P .. 'delivery:' .. id
     local r = redis.call('HMGET', record, 'state', 'attempt', 'deferred')
     local due = r[1] == 'waiting' and (number(r[2]) > 0 or r[3]) and tonumber(redis.call('ZSCORE', P .. 'scheduled', id) or nil)
-    if due and due > NOW then
-      redis.call('HSET', record, 'due', whole(NOW))
-      redis.call('ZADD', P .. 'scheduled', whole(NOW), id)
+    if due and due > DUE then
+      redis.call('HSET', record, 'due', whole(DUE))
+      redis.call('ZADD', P .. 'scheduled', whole(DUE), id)
       note(id, cjson.encode({ what = 'hurried', by = ARGV[2] }))
     end
     answers[#answers + 1] = due and 1 or r[1] and 0 or -1

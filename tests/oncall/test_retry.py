@@ -117,6 +117,16 @@ def test_it_waits_for_an_account_that_stands_still(ledger: Ledger) -> None:
     assert left(ledger) == [one]
 
 
+def test_a_step_of_the_clock_that_nobody_noticed_yet_costs_no_hour(ledger: Ledger) -> None:
+    (one,) = tried_in_vain(ledger, 1)
+    worker = ledger.worker("w2")
+    worker.claim(0, 1)
+    ledger.step(3600)
+    list(Management(ledger.store, "anna").retry([one]))
+    ledger.advance(1)
+    assert [delivery.id for delivery in take(worker)] == [one]
+
+
 def test_a_useless_hurry_changes_no_deadline(ledger: Ledger) -> None:
     (one,) = tried_in_vain(ledger, 1)
     before = ledger.status(one).facts["deadline"]
