@@ -22,6 +22,7 @@ from hypothesis.stateful import (
 from postier.ledger.claims import Claims
 from postier.ledger.embedded import EmbeddedServer
 from postier.ledger.entries import Claimed, Entry, Handed, back, mark
+from postier.ledger.manage import Management
 from postier.ledger.store import Store
 from postier.settings.seal import Sealer
 from tests.ledger.kit import (
@@ -263,6 +264,12 @@ class Lives(RuleBasedStateMachine):
             housekeeper.claim(0, 1)
         if alive is not None:
             self.claim(alive, 4, 4)
+
+    @rule()
+    def a_person_hurries(self) -> None:
+        management = Management(self.store, "anna")
+        waits = [*management.between_attempts()]
+        assert set(dict(management.retry(waits)).values()) <= {"done"}
 
     # --- what always holds
 
