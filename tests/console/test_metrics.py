@@ -26,7 +26,7 @@ from postier.console.metrics_page import PATH, MetricsServer
 from postier.ledger.accounts import configure
 from postier.ledger.claims import Claims
 from postier.ledger.embedded import EmbeddedServer
-from postier.ledger.entries import Kept, Reply, end, free, history, keep, park, retry, sent
+from postier.ledger.entries import Handed, Kept, Reply, end, free, history, keep, park, retry, sent
 from postier.ledger.manage import Management
 from postier.ledger.store import Store
 from postier.schemas.account import Registry
@@ -152,10 +152,9 @@ def test_a_parked_account_is_seen_until_its_first_mail_proves_it_well(
 
     claims.settle([park("office", state="parked", seconds=0.05, cause="authentication_failed", words="535 no")])
     assert states() == {("office", "authentication_failed", "parked")}
-    time.sleep(0.06)
-    held = claims.claim(1, 1)[1]  # the pause is over: this mail is the probe
+    held: list[Handed] = []
+    until(lambda: held.extend(claims.claim(1, 1)[1]) or held, what="the end of the pause")  # this mail is the probe
     assert states() == {("office", "", "probing")}
-    assert held
     claims.settle([park("office", state="parked", seconds=60, cause="words of a driver's own", words="no")])
     assert states() == {("office", "other", "parked")}
     Management(store, "ann").pause("office")
@@ -243,9 +242,7 @@ def test_a_retry_and_a_replay_are_as_old_as_their_turn(postier: Run, store: Stor
     )
     claims.settle([entry, free(handed.name, "office", "good")])
     assert told()["postier_deliveries", "scheduled"] == 1
-    time.sleep(0.02)
-    claims.claim(0, 1)
-    assert told()["postier_deliveries", "waiting"] == 1
+    until(lambda: claims.claim(0, 1) and told()["postier_deliveries", "waiting"] == 1, what="its next attempt")
     assert oldest() < PATIENCE
     end_all(store)
     assert postier("failed", "replay", identity, "--yes").code == 0
